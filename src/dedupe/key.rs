@@ -1,0 +1,84 @@
+//! The claim key: consumer, effect, table, row and change, components escaped. Pure.
+//!
+//! Never the Kafka offset, `sequence` or the envelope's time: those change when a connector repeats itself.
+//! Never the row alone: two changes of one row are not duplicates.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use crate::rows::{ChangeVersion, RowId, Table};
+
+/// `<consumer>:<effect>:<table>:<row>:<version>`; also the `id` of the Inngest event.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(transparent)]
+pub struct ClaimKey(Box<str>);
+
+impl ClaimKey {
+    #[must_use]
+    pub fn new(consumer: &str, effect: &str, table: Table, row: &RowId, version: ChangeVersion) -> Self {
+        let row = escape(row.as_str());
+        let table = table.name();
+        let mut text = String::with_capacity(consumer.len() + effect.len() + table.len() + row.len() + 24);
+        // Writing to a String cannot fail.
+        let _infallible = write!(text, "{consumer}:{effect}:{table}:{row}:{version}");
+        Self(text.into())
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for ClaimKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Escapes `:` and `%`, so that no row id can imitate another key.
+#[must_use]
+pub fn escape(component: &str) -> Cow<'_, str> {
+    if component.contains([':', '%']) {
+        Cow::Owned(component.replace('%', "%25").replace(':', "%3A"))
+    } else {
+        Cow::Borrowed(component)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_names_consumer_effect_table_row_and_change() {
+        let row = RowId::new("p-1").expect("not empty");
+        let key = ClaimKey::new("currency", "award", Table::PurchaseLedger, &row, ChangeVersion::Lsn(42));
+        assert_eq!(key.as_str(), "currency:award:purchase_ledger:p-1:42");
+        let key = ClaimKey::new(
+            "tier",
+            "evaluation",
+            Table::WalletLedger,
+            &row,
+            ChangeVersion::Snapshot(7),
+        );
+        assert_eq!(key.as_str(), "tier:evaluation:wallet_ledger:p-1:r7");
+    }
+
+    #[test]
+    fn a_row_id_cannot_imitate_another_key() {
+        let key = |id: &str, lsn| {
+            let row = RowId::new(id).expect("not empty");
+            ClaimKey::new(
+                "currency",
+                "award",
+                Table::PurchaseLedger,
+                &row,
+                ChangeVersion::Lsn(lsn),
+            )
+        };
+        assert_ne!(key("a:1", 2), key("a", 1));
+        assert_ne!(key("a%3A1", 2), key("a:1", 2));
+        assert_eq!(key("a:1", 2).as_str(), "currency:award:purchase_ledger:a%3A1:2");
+    }
+}

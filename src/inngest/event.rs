@@ -1,0 +1,19 @@
+//! The events promised to the workflows, each with a JSON Schema in `schemas/inngest/`. Pure.
+
+use crate::dedupe::ClaimKey;
+
+/// One event as the event API takes it: `{"id", "name", "ts", "v", "data"}`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub id: ClaimKey,
+    /// Commit time, ms; the client clamps it to now when it sends.
+    pub ts_ms: i64,
+    pub data: EventData,
+}
+
+/// Placeholder, filled in with the events of the three consumers.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[serde(untagged)]
+pub enum EventData {
+    Nothing,
+}

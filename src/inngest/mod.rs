@@ -1,0 +1,49 @@
+//! Stage 6, deliver: takes events, gives what Inngest said about them.
+//!
+//! The shapes of the events are pure and live in [`event`]; the HTTP client knows the event API's documented answers and
+//! its limits. It never retries and never decides what an answer means for a record: the pipeline does.
+
+#[cfg(feature = "io")]
+mod client;
+mod event;
+#[cfg(feature = "io")]
+mod memory;
+#[cfg(feature = "io")]
+pub mod receiver;
+
+#[cfg(feature = "io")]
+use futures::future::BoxFuture;
+
+#[cfg(feature = "io")]
+pub use client::{Endpoint, HttpDeliver, Limits};
+pub use event::{Event, EventData};
+#[cfg(feature = "io")]
+pub use memory::MemoryDeliver;
+
+/// What became of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// 200 with one id for every event.
+    Accepted,
+    /// 400, 406, 409, 412, 413: wrong for *some* event; earlier ones of the request may have been accepted.
+    Rejected { status: u16, detail: String },
+    /// 401, 403, 404: the key or the environment is wrong. An operator must act; nothing is wrong with the events.
+    Refused { status: u16, detail: String },
+    /// 429, 5xx, timeout, lost connection, 200 with a bad body or too few ids: the same ids again later.
+    Unavailable {
+        detail: String,
+        retry_after: Option<std::time::Duration>,
+    },
+    /// Any other answer.
+    Unknown { status: u16, detail: String },
+}
+
+/// Where events go.
+#[cfg(feature = "io")]
+pub trait Deliver: Send + Sync {
+    /// One request, one answer. `events` is never empty and within [`Deliver::limits`].
+    fn send<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Answer>;
+
+    /// How much one request may carry.
+    fn limits(&self) -> Limits;
+}

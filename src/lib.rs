@@ -1,0 +1,24 @@
+//! Turns the row changes of a loyalty CRM into durable workflows.
+//!
+//! The modules below stand in the order a record passes them:
+//! `fetch → decode → route → (per consumer: lane → decide → claim → deliver → confirm) → progress → commit`.
+//! Read [`pipeline`] first, then [`consumers`]. `ARCHITECTURE.md` is the map.
+//!
+//! Pure rooms (`record`, `debezium`, `rows`, `loyalty`, `consumers`, `progress`, and the pure files of `dedupe`,
+//! `inngest` and `dead_letters`) do no I/O and read no clock. They build alone with the feature `io` off.
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "io")]
+pub mod clock;
+pub mod record;
+
+pub mod debezium;
+pub mod rows;
+
+pub mod loyalty;
+
+pub mod consumers;
+
+pub mod dedupe;
+pub mod inngest;
+pub mod progress;

@@ -1,0 +1,1 @@
+//! The program rules of a merchant: what a purchase earns and when it is due. Pure: no I/O, no clock.

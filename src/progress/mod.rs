@@ -1,0 +1,1 @@
+//! Progress: which positions may be committed. Pure.
