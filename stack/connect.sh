@@ -50,10 +50,12 @@ VALUES
 
 connect_answers() { curl -sf --max-time 2 -o /dev/null "$CONNECT_URL/connectors"; }
 
+connector_status() { curl -sf --max-time 2 "$CONNECT_URL/connectors/$CONNECTOR/status"; }
+
 # A running connector with a failed task is the usual broken picture, so both must run.
 connector_running() {
   local status
-  status=$(curl -sf --max-time 2 "$CONNECT_URL/connectors/$CONNECTOR/status") || return 1
+  status=$(connector_status) || return 1
   [[ $status != *'"state":"FAILED"'* ]] || fail_with_log connect "connector $CONNECTOR failed: $status"
   [[ $status == *'"connector":{"state":"RUNNING"'* && $status == *'"tasks":[{"id":0,"state":"RUNNING"'* ]]
 }
@@ -70,6 +72,9 @@ connect_ready() {
   if ! cmp -s "$wanted" "$applied"; then
     wait_until connect 60 apply_connector
     mv "$wanted" "$applied"
+  elif [[ $(connector_status) == *'"state":"FAILED"'* ]]; then # it outlived its database, say
+    curl -sf --max-time 20 -o /dev/null -X POST \
+      "$CONNECT_URL/connectors/$CONNECTOR/restart?includeTasks=true&onlyFailed=true"
   fi
   wait_until connect 60 connector_running
 }

@@ -30,6 +30,12 @@ postgres_start() {
   is_running postgres && return
   require_free_port postgres "$POSTGRES_PORT"
   [[ -d $DATA/postgres/data ]] || postgres_init
+  # After a kill -9 (a test may do that) its children need a moment to notice, and the stale
+  # pid file would stop the new server for as long as nobody reaps the old pid.
+  if [[ -e $DATA/postgres/data/postmaster.pid ]]; then
+    sleep 1
+    rm -f "$DATA/postgres/data/postmaster.pid"
+  fi
   local setpriv=()
   ((EUID != 0)) || setpriv=(setpriv --reuid=postgres --regid=postgres --init-groups --)
   # The slot limits are those of a small Supabase project, so that running out shows here too.
