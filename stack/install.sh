@@ -25,6 +25,11 @@ install_packages() { # services...
       connect) command -v curl >/dev/null || missing+=(curl ca-certificates) ;;
     esac
   done
+  install_missing "${missing[@]}"
+}
+
+install_missing() { # packages...
+  local missing=("$@")
   ((${#missing[@]})) || return 0
 
   local install=(apt-get install -y --no-install-recommends "${missing[@]}") sudo=()

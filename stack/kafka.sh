@@ -2,8 +2,8 @@
 # One Kafka node that is broker and controller (KRaft), and the topics the worker expects.
 
 SOURCE_TOPICS=(crm.public.purchase_ledger crm.public.wallet_ledger crm.public.form_submissions)
-DEAD_LETTER_TOPICS=(crm-event-processors.dlq.decode crm-event-processors.dlq.currency
-  crm-event-processors.dlq.tier crm-event-processors.dlq.mission)
+DEAD_LETTER_TOPICS=(crm.dlq.decode crm.dlq.currency
+  crm.dlq.tier crm.dlq.mission)
 
 java_command() { # log level, class, arguments...
   local level=$1
