@@ -7,6 +7,7 @@
 mod client;
 mod consumer;
 pub mod embedded;
+pub mod memory;
 mod preflight;
 mod rebalance;
 
