@@ -2,6 +2,7 @@
 
 mod columns;
 mod decoding;
+mod properties;
 mod refusing;
 
 use super::{Change, DecodeError, Decoded, Decoder};
