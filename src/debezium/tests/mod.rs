@@ -3,6 +3,7 @@
 mod columns;
 mod decoding;
 mod properties;
+mod recorded;
 mod refusing;
 
 use super::{Change, DecodeError, Decoded, Decoder};
