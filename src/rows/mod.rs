@@ -2,11 +2,33 @@
 //!
 //! Required columns are checked, others default. Raw integers and JSON stop here. It never does I/O, never decides
 //! anything about loyalty.
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::float_arithmetic,
+    clippy::indexing_slicing,
+    clippy::string_slice
+)]
+
+mod error;
+mod form_submissions;
+mod image;
+mod purchase_ledger;
+mod route;
+mod wallet_ledger;
+
+#[cfg(test)]
+mod tests;
 
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 
 use crate::debezium::Op;
+
+pub use error::{Rewrite, RouteError};
+pub use route::{Routed, route};
 
 /// An opaque, non-empty identifier of the source database. One newtype a kind, so that they cannot be mixed up.
 macro_rules! id {
@@ -53,6 +75,8 @@ pub enum ChangeVersion {
     Lsn(i64),
     /// `source.ts_ms` of a snapshot row, written `r<ms>`.
     Snapshot(i64),
+    /// `source.lsn` of a snapshot row without `source.ts_ms`, written `rl<lsn>`.
+    SnapshotLsn(i64),
 }
 
 /// One change of one row we know.
@@ -149,11 +173,18 @@ impl Table {
     }
 }
 
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl std::fmt::Display for ChangeVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Lsn(lsn) => write!(f, "{lsn}"),
             Self::Snapshot(ms) => write!(f, "r{ms}"),
+            Self::SnapshotLsn(lsn) => write!(f, "rl{lsn}"),
         }
     }
 }
