@@ -2,6 +2,10 @@
 //!
 //! One file a consumer. It never does I/O, never reads a clock (`now` only decides "already due"), never counts.
 
+mod reason;
+
+pub use reason::{Reason, Refusal};
+
 use crate::dedupe::ClaimKey;
 use crate::inngest::Event;
 use crate::rows::Table;
@@ -22,20 +26,6 @@ pub enum Decision {
     Deliver(Effect),
     /// Cannot be decided, whatever is tried: dead letter.
     Refuse(Refusal),
-}
-
-/// Placeholder: every reason for which nothing is sent, or something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    NotInterested,
-}
-
-/// Placeholder: why a row cannot be decided.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("points overflow")]
-    PointsOverflow,
 }
 
 /// Something that must reach Inngest.
