@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 
 #[cfg(feature = "io")]
 pub use client::{Endpoint, HttpDeliver, Limits};
-pub use event::{Event, EventData};
+pub use event::{Award, Event, EventData, MissionEvaluation, MissionShare, RowRef, TierEvaluation};
 #[cfg(feature = "io")]
 pub use memory::MemoryDeliver;
 
