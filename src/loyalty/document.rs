@@ -86,7 +86,7 @@ impl<'a> Node<'a> {
         let dots = if shown.len() < text.len() { "…" } else { "" };
         findings.add(
             &self.path,
-            format!("`{shown}{dots}` is not {what}"),
+            format!("`{shown}{dots}` is not understood"),
             format!("write {what}"),
         );
         None

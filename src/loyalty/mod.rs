@@ -17,6 +17,8 @@ mod period;
 mod points;
 mod program;
 mod program_file;
+#[cfg(test)]
+mod program_tests;
 
 pub use activation::{Activation, DueAt, due_at};
 pub use document::{Problem, ProgramErrors};
