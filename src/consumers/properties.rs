@@ -1,4 +1,9 @@
 //! Properties of award decisions over random purchases and rules. A failure prints its seed; regressions are committed.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test may fail by panicking"
+)]
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
