@@ -106,7 +106,7 @@ fn every_event_decided_validates_and_every_event_schema_is_used() {
                 continue;
             };
             if let Decision::Deliver(older) = decided(consumer, &created(purchase("m-instant"))) {
-                effect.absorb(older);
+                effect.absorb(&older);
             }
             let file = event_file(effect.event.data.name());
             assert_eq!(

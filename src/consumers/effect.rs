@@ -29,16 +29,16 @@ impl Effect {
     /// An award carries an absolute target and needs nothing of the older one. A tier evaluation covers the older one's
     /// triggers as well: they are listed first, none twice. The claims stay two; the caller confirms both. An effect of
     /// another key, or one that is not state-like, is left alone.
-    pub fn absorb(&mut self, older: Self) {
+    pub fn absorb(&mut self, older: &Self) {
         if !self.state_like || self.key != older.key {
             return;
         }
         self.event.ts_ms = self.event.ts_ms.max(older.event.ts_ms);
         if let (EventData::TierEvaluationRequested(newer), EventData::TierEvaluationRequested(older)) =
-            (&mut self.event.data, older.event.data)
+            (&mut self.event.data, &older.event.data)
         {
             newer.as_of_ms = newer.as_of_ms.max(older.as_of_ms);
-            let mut triggers = older.triggers;
+            let mut triggers = older.triggers.clone();
             for trigger in std::mem::take(&mut newer.triggers) {
                 if !triggers.contains(&trigger) {
                     triggers.push(trigger);

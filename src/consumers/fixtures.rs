@@ -157,7 +157,7 @@ pub(crate) fn decided(consumer: Consumer, change: &RowChange) -> Decision {
 pub(crate) fn told(decision: &Decision) -> String {
     match decision {
         Decision::Ignore(reason) => format!("ignore {reason}"),
-        Decision::Refuse(refusal) => format!("refuse {}", refusal.as_str()),
+        Decision::Refuse(refusal) => format!("refuse {}", refusal.reason()),
         Decision::Deliver(effect) => {
             assert_eq!(effect.event.id, effect.claim, "the event's id is the claim");
             format!("{} {} {}", effect.key, effect.claim, json(effect))

@@ -95,6 +95,16 @@ pub fn decide(consumer: Consumer, change: &RowChange, rules: &Rules, now: Timest
     decided.unwrap_or_else(Decision::Refuse)
 }
 
+impl Rules {
+    #[must_use]
+    pub const fn new(programs: Arc<Programs>, effective_from: Option<Timestamp>) -> Self {
+        Self {
+            programs,
+            effective_from,
+        }
+    }
+}
+
 const fn created_at(row: &Row) -> Timestamp {
     match row {
         Row::Purchase(row) => row.created_at,

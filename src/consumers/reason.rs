@@ -92,7 +92,7 @@ pub enum Refusal {
 impl Refusal {
     /// The reason code of the dead letter.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn reason(self) -> &'static str {
         match self {
             Self::PointsOverflow => "points_overflow",
             Self::AmountTooPrecise => "amount_too_precise",
