@@ -8,8 +8,6 @@
 //! `inngest` and `dead_letters`) do no I/O and read no clock. They build alone with the feature `io` off.
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "io")]
-pub mod clock;
 pub mod record;
 
 pub mod debezium;
@@ -19,6 +17,22 @@ pub mod loyalty;
 
 pub mod consumers;
 
+pub mod dead_letters;
 pub mod dedupe;
 pub mod inngest;
 pub mod progress;
+
+#[cfg(feature = "io")]
+pub mod cli;
+#[cfg(feature = "io")]
+pub mod clock;
+#[cfg(feature = "io")]
+pub mod config;
+#[cfg(feature = "io")]
+pub mod kafka;
+#[cfg(feature = "io")]
+pub mod pipeline;
+#[cfg(feature = "io")]
+pub mod telemetry;
+#[cfg(feature = "io")]
+pub mod tls;

@@ -125,6 +125,12 @@ impl Consumer {
         }
     }
 
+    /// Its place in [`Consumer::ALL`]: the bit in a consumer set.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// Whether this consumer reads the table.
     #[must_use]
     pub const fn reads(self, table: Table) -> bool {

@@ -3,6 +3,7 @@
 //! The shapes of the events are pure and live in [`event`]; the HTTP client knows the event API's documented answers and
 //! its limits. It never retries and never decides what an answer means for a record: the pipeline does.
 
+mod batch;
 #[cfg(feature = "io")]
 mod client;
 mod event;
@@ -14,8 +15,9 @@ pub mod receiver;
 #[cfg(feature = "io")]
 use futures::future::BoxFuture;
 
+pub use batch::{EventBatch, Limits, Split};
 #[cfg(feature = "io")]
-pub use client::{Endpoint, HttpDeliver, Limits};
+pub use client::{Endpoint, HttpDeliver};
 pub use event::{Award, Event, EventData, MissionEvaluation, MissionShare, RowRef, TierEvaluation};
 #[cfg(feature = "io")]
 pub use memory::MemoryDeliver;
@@ -42,8 +44,22 @@ pub enum Answer {
 #[cfg(feature = "io")]
 pub trait Deliver: Send + Sync {
     /// One request, one answer. `events` is never empty and within [`Deliver::limits`].
-    fn send<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Answer>;
+    fn send<'a>(&'a self, batch: &'a EventBatch, events: std::ops::Range<usize>) -> BoxFuture<'a, Answer>;
 
     /// How much one request may carry.
     fn limits(&self) -> Limits;
+}
+
+impl Answer {
+    /// The answer's metric label.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Rejected { .. } => "rejected",
+            Self::Refused { .. } => "refused",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Unknown { .. } => "unknown",
+        }
+    }
 }

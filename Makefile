@@ -1,0 +1,44 @@
+# `make` lists the recipes. People and CI call the same ones.
+# Every cargo call uses the release profile: librdkafka and OpenSSL are built once for demo, tests and benchmarks.
+CARGO := cargo
+ARGS ?=
+
+.PHONY: help demo test lint fence fmt deny explain stack-up stack-down toolchain fixtures
+
+help: ## list the recipes
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: toolchain ## run the worker on an embedded Kafka and balance the books; ARGS="--events 1000000"
+	$(CARGO) run --locked --release --quiet -- demo $(ARGS)
+
+test: toolchain lint fence ## everything, on real servers that it starts and stops
+	stack/with-stack $(CARGO) test --locked --release $(ARGS)
+
+lint: toolchain ## format and clippy, warnings denied
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --release --all-targets -- --deny warnings
+
+fence: toolchain ## the pure rooms build alone
+	$(CARGO) check --locked --release --lib --no-default-features
+
+fmt: ## format
+	$(CARGO) fmt
+
+deny: toolchain ## licences, sources and banned crates (installs cargo-deny once)
+	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check bans licenses sources
+
+explain: toolchain ## explain recorded messages; FILE=messages.jsonl (as `kcat -J` prints them)
+	$(CARGO) run --locked --release --quiet -- explain $(FILE)
+
+stack-up: ## start Kafka, Kafka Connect with Debezium, PostgreSQL and Redis, all local and real
+	stack/up
+
+stack-down: ## stop what stack-up started
+	stack/down
+
+fixtures: ## record the Debezium fixtures again
+	stack/record-fixtures
+
+toolchain:
+	@stack/toolchain

@@ -1,0 +1,116 @@
+//! The commands. Each file is one; this one parses and turns every end into an exit code.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to people on standard output")]
+
+mod config;
+mod demo;
+mod explain;
+mod healthcheck;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::Problems;
+use crate::kafka::StartError;
+
+/// Turns the row changes of a loyalty CRM into durable workflows.
+#[derive(Debug, Parser)]
+#[command(name = "crm-event-processors", version, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the worker until SIGTERM.
+    Run(Box<crate::config::Flags>),
+    /// Run the worker on an embedded Kafka, a seeded workload and an in-process Inngest, and balance the books.
+    Demo(demo::Options),
+    /// Say what each recorded message is and what every consumer would do with it.
+    Explain(explain::Options),
+    /// Print the settings as they are understood, secrets redacted.
+    Config(Box<crate::config::Flags>),
+    /// Ask a running worker on this machine whether it is live.
+    Healthcheck(healthcheck::Options),
+    /// Print the version.
+    Version,
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Why a command ended, in the words of sysexits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Code {
+    Ok = 0,
+    Findings = 1,
+    Usage = 64,
+    Unavailable = 69,
+    Internal = 70,
+    Configuration = 78,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Parses the arguments, runs the command, prints what went wrong.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come here too; they are not errors.
+            let _shown = error.print();
+            return if error.use_stderr() { Code::Usage.into() } else { Code::Ok.into() };
+        }
+    };
+    crate::tls::install_provider();
+    let ended = match cli.command {
+        Command::Run(flags) => run::run(&flags),
+        Command::Demo(options) => demo::run(&options),
+        Command::Explain(options) => explain::run(&options),
+        Command::Config(flags) => config::run(&flags),
+        Command::Healthcheck(options) => healthcheck::run(&options),
+        Command::Version => {
+            println!("crm-event-processors {}", env!("CARGO_PKG_VERSION"));
+            Ok(Code::Ok)
+        }
+    };
+    match ended {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            code_of(&error).into()
+        }
+    }
+}
+
+/// What an error means for whoever started us.
+fn code_of(error: &anyhow::Error) -> Code {
+    if let Some(start) = error.downcast_ref::<StartError>() {
+        return match start {
+            StartError::Client(_) | StartError::Refused { .. } | StartError::MissingTopics { .. } => Code::Configuration,
+            StartError::Unreachable { .. } => Code::Unavailable,
+            StartError::Thread(_) => Code::Internal,
+        };
+    }
+    if error.is::<Problems>() || error.is::<crate::loyalty::ProgramErrors>() {
+        return Code::Configuration;
+    }
+    if error.is::<Usage>() { Code::Usage } else { Code::Internal }
+}
+
+/// The command was called in a way it cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);

@@ -1,0 +1,158 @@
+//! `run`: puts the real parts together and runs the pipeline until SIGTERM.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use super::Code;
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::{Flags, Settings};
+use crate::consumers::Rules;
+use crate::dead_letters::{KafkaDeadLetters, Queue};
+use crate::dedupe::{RedisDedupe, RedisSettings};
+use crate::inngest::{Endpoint, HttpDeliver};
+use crate::kafka::{self, Membership};
+use crate::loyalty::Programs;
+use crate::pipeline::source::Failure;
+use crate::pipeline::{self, Exit, Ports, Randomness};
+use crate::record::{Budget, Topics};
+use crate::telemetry::{self, Telemetry, logging};
+
+/// The most records and bytes in memory between fetch and finish.
+const MAX_RECORDS: usize = 16_384;
+const MAX_BYTES: usize = 32 * 1024 * 1024;
+/// How often progress is committed.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
+/// Half of what a session allows at least; see the test.
+const REVOKE_DEADLINE: Duration = Duration::from_secs(8);
+/// Below the 30 s after which platforms kill.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
+/// A client whose brokers are away may take a session to leave; the process does not wait for it.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
+
+pub(super) fn run(flags: &Flags) -> anyhow::Result<Code> {
+    let settings = Settings::from_flags(flags)?;
+    logging::start(settings.log_format, &settings.log_filter);
+    let programs = read_programs(&settings.program_file)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(work(settings, programs));
+    // Nothing of worth runs any more; whatever hangs in there must not keep the process.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Reads and checks a program file.
+pub(super) fn read_programs(path: &str) -> anyhow::Result<Programs> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| crate::config::Problems(vec![format!("PROGRAM_FILE {path} cannot be read: {error}")]))?;
+    Programs::from_json(&text).with_context(|| format!("PROGRAM_FILE {path}"))
+}
+
+async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let shutdown = CancellationToken::new();
+    let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock))?);
+    if let Some(address) = settings.http {
+        let served = telemetry::http::serve(address, Arc::clone(&telemetry), shutdown.child_token()).await;
+        let (address, _task) = served.with_context(|| format!("HTTP_ADDR {address} cannot be bound"))?;
+        tracing::info!(%address, "health endpoints");
+    }
+    let randomness = Arc::new(Randomness::from_entropy());
+    let dedupe = RedisDedupe::new(RedisSettings {
+        url: settings.redis_url.clone(),
+        owner: format!("{:016x}", randomness.number()),
+        window: settings.dedup_window,
+        ..RedisSettings::default()
+    })
+    .context("REDIS_URL")?;
+    match dedupe.policy_warning().await {
+        Ok(None) => {}
+        Ok(Some(warning)) => tracing::warn!(warning, "dedupe store"),
+        // Not a reason to stop: records wait until the store is there.
+        Err(error) => tracing::warn!(%error, "dedupe store not reachable yet"),
+    }
+    let inngest = &settings.inngest;
+    let endpoint = Endpoint::new(&inngest.base_url, &inngest.event_key, inngest.environment.as_deref());
+    let deliver = HttpDeliver::new(endpoint.context("INNGEST_BASE_URL")?, inngest.requests_per_second)?;
+    let dead_letters = KafkaDeadLetters::new(&settings.kafka, &settings.topic_prefix, Arc::clone(&clock))?;
+    let (handle, source) = join(&settings, Arc::clone(&telemetry)).await?;
+    stop_on_signal(shutdown.clone())?;
+    let options = pipeline::Options {
+        consumers: settings.consumers.clone(),
+        decimals: settings.decimals,
+        commit_interval: COMMIT_INTERVAL,
+        revoke_deadline: REVOKE_DEADLINE,
+        drain_deadline: DRAIN_DEADLINE,
+        max_records: MAX_RECORDS,
+    };
+    let ports = Ports {
+        dedupe: Arc::new(dedupe),
+        deliver: Arc::new(deliver),
+        dead_letters: Arc::new(dead_letters),
+        clock,
+        randomness,
+        rules: Arc::new(Rules::new(Arc::new(programs), settings.effective_from)),
+        telemetry,
+    };
+    let exit = pipeline::run(options, handle, ports, shutdown.clone()).await;
+    shutdown.cancel();
+    if !source.left(LEAVE_DEADLINE).await {
+        tracing::warn!("leaving without the group's farewell: the brokers do not answer");
+    }
+    Ok(match exit {
+        Exit::Drained { unfinished: 0 } => {
+            tracing::info!("drained");
+            Code::Ok
+        }
+        Exit::Drained { unfinished } => {
+            tracing::warn!(unfinished, "drain deadline: unfinished records are read again");
+            Code::Ok
+        }
+        Exit::Failed(Failure::Configuration(message)) => {
+            tracing::error!(message, "cannot go on");
+            Code::Configuration
+        }
+        Exit::Failed(Failure::Fatal(message)) => {
+            tracing::error!(message, "cannot go on");
+            Code::Internal
+        }
+    })
+}
+
+async fn join(
+    settings: &Settings,
+    telemetry: Arc<Telemetry>,
+) -> anyhow::Result<(pipeline::source::Handle, kafka::Source)> {
+    let topics: Topics = settings.topics().into_iter().map(String::into_boxed_str).collect();
+    let membership = Membership {
+        connection: settings.kafka.clone(),
+        group: settings.group.clone(),
+        topics,
+        needed: Queue::ALL.iter().map(|queue| queue.topic(&settings.topic_prefix)).collect(),
+        session_timeout_ms: settings.session_timeout_ms,
+        revoke_deadline: REVOKE_DEADLINE,
+        accept_gap: settings.accept_gap,
+        budget: Budget::new(MAX_RECORDS, MAX_BYTES),
+        max_records: MAX_RECORDS,
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let joined = tokio::task::spawn_blocking(move || kafka::start(membership, runtime, telemetry)).await?;
+    Ok(joined?)
+}
+
+/// SIGTERM and SIGINT drain. A second one changes nothing: the platform kills if it must.
+fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("SIGINT"),
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}

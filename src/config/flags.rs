@@ -1,0 +1,97 @@
+//! Every setting as an environment variable and a flag. Only texts here; [`super::Settings`] gives them meaning.
+
+use clap::Args;
+
+/// The settings of `run`, as given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Flags {
+    /// Brokers, `host:port` separated by commas.
+    #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", value_name = "HOSTS", help_heading = "Kafka")]
+    pub kafka_bootstrap_servers: Option<String>,
+    /// API key (SASL/PLAIN user name).
+    #[arg(long, env = "KAFKA_API_KEY", value_name = "KEY", hide_env_values = true, help_heading = "Kafka")]
+    pub kafka_api_key: Option<String>,
+    /// API secret (SASL/PLAIN password).
+    #[arg(long, env = "KAFKA_API_SECRET", value_name = "SECRET", hide_env_values = true, help_heading = "Kafka")]
+    pub kafka_api_secret: Option<String>,
+    /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL. Default: SASL_SSL if an API key is set, else PLAINTEXT.
+    #[arg(long, env = "KAFKA_SECURITY_PROTOCOL", value_name = "PROTOCOL", help_heading = "Kafka")]
+    pub kafka_security_protocol: Option<String>,
+    /// A CA bundle (PEM) instead of the system's.
+    #[arg(long, env = "KAFKA_CA_FILE", value_name = "FILE", help_heading = "Kafka")]
+    pub kafka_ca_file: Option<String>,
+    /// After this long without a heartbeat a member's partitions go to others. Default 45000.
+    #[arg(long, env = "KAFKA_SESSION_TIMEOUT_MS", value_name = "MS", help_heading = "Kafka")]
+    pub kafka_session_timeout_ms: Option<String>,
+    /// The connector's topic.prefix: `<prefix>.public.<table>` is read, `<prefix>.dlq.*` written. Default crm.
+    #[arg(long, env = "TOPIC_PREFIX", value_name = "PREFIX", help_heading = "Kafka")]
+    pub topic_prefix: Option<String>,
+    /// The consumer group. Default crm-event-processors.
+    #[arg(long, env = "CONSUMER_GROUP_ID", value_name = "GROUP", help_heading = "Kafka")]
+    pub consumer_group_id: Option<String>,
+    /// Where a committed offset lies outside the log, go on at the log's begin instead of halting the partition.
+    #[arg(long, help_heading = "Kafka")]
+    pub accept_gap: bool,
+
+    /// The consumers that run, separated by commas. Default: currency,tier,mission.
+    #[arg(long, env = "CONSUMERS", value_name = "NAMES", help_heading = "Consumers")]
+    pub consumers: Option<String>,
+    /// Lanes of the currency consumer: deliveries in parallel. Default 5.
+    #[arg(long, env = "CURRENCY_CONCURRENCY", value_name = "LANES", help_heading = "Consumers")]
+    pub currency_concurrency: Option<String>,
+    /// Lanes of the tier consumer. Default 3.
+    #[arg(long, env = "TIER_CONCURRENCY", value_name = "LANES", help_heading = "Consumers")]
+    pub tier_concurrency: Option<String>,
+    /// Lanes of the mission consumer. Default 3.
+    #[arg(long, env = "MISSION_CONCURRENCY", value_name = "LANES", help_heading = "Consumers")]
+    pub mission_concurrency: Option<String>,
+    /// How the connector writes numeric columns: `string`, or `precise:<scale>`. Default string.
+    #[arg(long, env = "DECIMAL_MODE", value_name = "MODE", help_heading = "Consumers")]
+    pub decimal_mode: Option<String>,
+    /// The loyalty programs (JSON).
+    #[arg(long, env = "PROGRAM_FILE", value_name = "FILE", help_heading = "Consumers")]
+    pub program_file: Option<String>,
+    /// Rows created before this instant (RFC 3339) are ignored.
+    #[arg(long, env = "LEDGER_EFFECTIVE_FROM", value_name = "TIME", help_heading = "Consumers")]
+    pub ledger_effective_from: Option<String>,
+
+    /// The dedupe store: redis:// or rediss:// (TLS), Redis 7 or newer, without eviction.
+    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true, help_heading = "Dedupe")]
+    pub redis_url: Option<String>,
+    /// How long a delivered change is remembered. Default 300.
+    #[arg(long, env = "DEDUP_WINDOW_SECS", value_name = "SECONDS", help_heading = "Dedupe")]
+    pub dedup_window_secs: Option<String>,
+
+    /// Event key of the Inngest environment. Not needed with INNGEST_DEV.
+    #[arg(long, env = "INNGEST_EVENT_KEY", value_name = "KEY", hide_env_values = true, help_heading = "Inngest")]
+    pub inngest_event_key: Option<String>,
+    /// Where the event API is. Default https://inn.gs, with INNGEST_DEV http://localhost:8288.
+    #[arg(long, env = "INNGEST_BASE_URL", value_name = "URL", help_heading = "Inngest")]
+    pub inngest_base_url: Option<String>,
+    /// `1`, or the URL of a dev server.
+    #[arg(long, env = "INNGEST_DEV", value_name = "1|URL", help_heading = "Inngest")]
+    pub inngest_dev: Option<String>,
+    /// A branch environment.
+    #[arg(long, env = "INNGEST_ENV", value_name = "NAME", help_heading = "Inngest")]
+    pub inngest_env: Option<String>,
+    /// Requests a second and process, 0 for no limit. Default 15, with INNGEST_DEV no limit.
+    #[arg(long, env = "INNGEST_RATE_PER_SEC", value_name = "N", help_heading = "Inngest")]
+    pub inngest_rate_per_sec: Option<String>,
+
+    /// Where /livez, /readyz, /statusz and /metrics are served. Default 127.0.0.1:8080; `off` for nowhere.
+    #[arg(long, env = "HTTP_ADDR", value_name = "ADDRESS", help_heading = "Operations")]
+    pub http_addr: Option<String>,
+    /// json or text. Default json.
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", help_heading = "Operations")]
+    pub log_format: Option<String>,
+    /// Log filter. Default info.
+    #[arg(long, env = "RUST_LOG", value_name = "FILTER", help_heading = "Operations")]
+    pub rust_log: Option<String>,
+}
+
+/// Every variable, for `.env.example` and its test.
+#[must_use]
+pub fn variables() -> Vec<String> {
+    let command = Flags::augment_args(clap::Command::new("run"));
+    command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned())).collect()
+}

@@ -1,0 +1,370 @@
+//! Typed settings from environment and flags. All problems are reported at once; secrets never show.
+//!
+//! This is the only place that gives a setting its meaning and its default.
+
+mod flags;
+mod secret;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::consumers::Consumer;
+use crate::debezium::DecimalMode;
+use crate::kafka::Connection;
+use crate::rows::Table;
+use crate::telemetry::logging;
+
+pub use flags::{Flags, variables};
+pub use secret::Secret;
+
+/// The settings of `run`.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub kafka: Connection,
+    pub session_timeout_ms: u32,
+    pub topic_prefix: String,
+    pub group: String,
+    pub accept_gap: bool,
+    /// The consumers that run, each with its lanes.
+    pub consumers: Vec<(Consumer, usize)>,
+    pub decimals: DecimalMode,
+    pub program_file: String,
+    pub effective_from: Option<Timestamp>,
+    pub redis_url: Secret,
+    pub dedup_window: Duration,
+    pub inngest: Inngest,
+    pub http: Option<SocketAddr>,
+    pub log_format: logging::Format,
+    pub log_filter: String,
+}
+
+/// How to reach Inngest's event API.
+#[derive(Debug, Clone)]
+pub struct Inngest {
+    pub base_url: String,
+    pub event_key: Secret,
+    pub environment: Option<String>,
+    /// `None`: as fast as possible.
+    pub requests_per_second: Option<u32>,
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} with the settings:\n{}", if self.0.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", self.0.len()) },
+        self.0.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n"))]
+pub struct Problems(pub Vec<String>);
+
+impl Settings {
+    /// # Errors
+    /// Every problem at once.
+    pub fn from_flags(flags: &Flags) -> Result<Self, Problems> {
+        let mut reader = Reader { problems: Vec::new() };
+        let settings = reader.settings(flags);
+        match settings {
+            Some(settings) if reader.problems.is_empty() => Ok(settings),
+            _ => Err(Problems(reader.problems)),
+        }
+    }
+
+    /// The topics that are read, in the order of the tables.
+    #[must_use]
+    pub fn topics(&self) -> Vec<String> {
+        let wanted = |table: &Table| self.consumers.iter().any(|(consumer, _)| consumer.reads(*table));
+        Table::ALL.iter().filter(|table| wanted(table)).map(|table| topic(&self.topic_prefix, *table)).collect()
+    }
+}
+
+/// The topic of a table.
+#[must_use]
+pub fn topic(prefix: &str, table: Table) -> String {
+    format!("{prefix}.public.{}", table.name())
+}
+
+struct Reader {
+    problems: Vec<String>,
+}
+
+impl Reader {
+    fn settings(&mut self, flags: &Flags) -> Option<Settings> {
+        // Everything is read before anything is missed, so that all problems come at once.
+        let kafka = self.kafka(flags);
+        let inngest = self.inngest(flags);
+        let consumers = self.consumers(flags);
+        let session = self.number(flags.kafka_session_timeout_ms.as_deref(), "KAFKA_SESSION_TIMEOUT_MS", 6000..=300_000);
+        let window = self.number(flags.dedup_window_secs.as_deref(), "DEDUP_WINDOW_SECS", 1..=86_400);
+        let program_file = self.required(flags.program_file.as_deref(), "PROGRAM_FILE", "the loyalty programs");
+        let redis_url = self.required(flags.redis_url.as_deref(), "REDIS_URL", "the dedupe store");
+        let redis_url = redis_url.filter(|url| {
+            let known = url.starts_with("redis://") || url.starts_with("rediss://");
+            self.expect(known, "REDIS_URL must begin with redis:// or rediss://")
+        });
+        let decimals = self.decimals(given(flags.decimal_mode.as_deref()));
+        let effective_from = self.parsed::<Timestamp>(
+            flags.ledger_effective_from.as_deref(),
+            "LEDGER_EFFECTIVE_FROM",
+            "a time like 2026-11-20T00:00:00Z",
+        );
+        let http = match given(flags.http_addr.as_deref()) {
+            Some("off") => None,
+            Some(address) => self.parsed(Some(address), "HTTP_ADDR", "an address like 127.0.0.1:8080, or off"),
+            None => Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
+        };
+        let log_format = match given(flags.log_format.as_deref()) {
+            None | Some("json") => logging::Format::Json,
+            Some("text") => logging::Format::Text,
+            Some(other) => {
+                self.problems.push(format!("LOG_FORMAT is `{}`: json or text", shown(other)));
+                logging::Format::Json
+            }
+        };
+        Some(Settings {
+            kafka: kafka?,
+            session_timeout_ms: session.unwrap_or(45_000),
+            topic_prefix: given(flags.topic_prefix.as_deref()).unwrap_or("crm").to_owned(),
+            group: given(flags.consumer_group_id.as_deref()).unwrap_or("crm-event-processors").to_owned(),
+            accept_gap: flags.accept_gap,
+            consumers,
+            decimals,
+            program_file: program_file?.to_owned(),
+            effective_from,
+            redis_url: Secret::new(redis_url?),
+            dedup_window: Duration::from_secs(u64::from(window.unwrap_or(300))),
+            inngest: inngest?,
+            http,
+            log_format,
+            log_filter: given(flags.rust_log.as_deref()).unwrap_or("info").to_owned(),
+        })
+    }
+
+    fn kafka(&mut self, flags: &Flags) -> Option<Connection> {
+        let servers =
+            self.required(flags.kafka_bootstrap_servers.as_deref(), "KAFKA_BOOTSTRAP_SERVERS", "where the brokers are");
+        let key = given(flags.kafka_api_key.as_deref());
+        let secret = given(flags.kafka_api_secret.as_deref());
+        self.expect(key.is_some() == secret.is_some(), "KAFKA_API_KEY and KAFKA_API_SECRET go together: one is missing");
+        let default = if key.is_some() { "SASL_SSL" } else { "PLAINTEXT" };
+        let protocol = given(flags.kafka_security_protocol.as_deref()).unwrap_or(default).to_uppercase();
+        let known = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"].contains(&protocol.as_str());
+        self.expect(known, "KAFKA_SECURITY_PROTOCOL must be PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL");
+        let sasl = protocol.starts_with("SASL");
+        self.expect(!known || sasl || key.is_none(), "KAFKA_API_KEY would not be used: KAFKA_SECURITY_PROTOCOL has no SASL");
+        self.expect(!known || !sasl || key.is_some(), "KAFKA_SECURITY_PROTOCOL has SASL, but KAFKA_API_KEY is missing");
+        Some(Connection {
+            bootstrap_servers: servers?.to_owned(),
+            security_protocol: protocol,
+            api_key: key.map(ToOwned::to_owned),
+            api_secret: secret.map(Secret::new),
+            ca_file: given(flags.kafka_ca_file.as_deref()).map(ToOwned::to_owned),
+        })
+    }
+
+    fn inngest(&mut self, flags: &Flags) -> Option<Inngest> {
+        let dev = given(flags.inngest_dev.as_deref()).filter(|dev| !matches!(*dev, "0" | "false"));
+        let key = match (given(flags.inngest_event_key.as_deref()), dev) {
+            (Some(key), _) => Some(key),
+            // A dev server takes any key.
+            (None, Some(_)) => Some("dev"),
+            (None, None) => self.required(None, "INNGEST_EVENT_KEY", "the event key; or set INNGEST_DEV=1"),
+        };
+        let base_url = given(flags.inngest_base_url.as_deref()).unwrap_or(match dev {
+            Some(url) if url.starts_with("http") => url,
+            Some(_) => "http://localhost:8288",
+            None => "https://inn.gs",
+        });
+        let http = base_url.starts_with("http://") || base_url.starts_with("https://");
+        self.expect(http, "INNGEST_BASE_URL must begin with https:// (or http:// for a dev server)");
+        let rate = self.number(flags.inngest_rate_per_sec.as_deref(), "INNGEST_RATE_PER_SEC", 0..=10_000);
+        let requests_per_second = match rate {
+            Some(0) => None,
+            Some(rate) => Some(rate),
+            None if dev.is_some() => None,
+            None => Some(15),
+        };
+        let environment = given(flags.inngest_env.as_deref()).map(ToOwned::to_owned);
+        let base_url = base_url.trim_end_matches('/').to_owned();
+        Some(Inngest { base_url, event_key: Secret::new(key?), environment, requests_per_second })
+    }
+
+    fn consumers(&mut self, flags: &Flags) -> Vec<(Consumer, usize)> {
+        let mut wanted = Vec::new();
+        match given(flags.consumers.as_deref()) {
+            None => wanted.extend(Consumer::ALL),
+            Some(names) => {
+                for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+                    match Consumer::ALL.into_iter().find(|consumer| consumer.name() == name) {
+                        Some(consumer) if !wanted.contains(&consumer) => wanted.push(consumer),
+                        Some(_) => {}
+                        None => {
+                            let known = Consumer::ALL.map(Consumer::name).join(", ");
+                            self.problems.push(format!("CONSUMERS names `{}`: known are {known}", shown(name)));
+                        }
+                    }
+                }
+                self.expect(!wanted.is_empty(), "CONSUMERS is empty");
+            }
+        }
+        wanted.sort_unstable();
+        let lanes = |reader: &mut Self, consumer: Consumer| {
+            let (text, name) = match consumer {
+                Consumer::Currency => (&flags.currency_concurrency, "CURRENCY_CONCURRENCY"),
+                Consumer::Tier => (&flags.tier_concurrency, "TIER_CONCURRENCY"),
+                Consumer::Mission => (&flags.mission_concurrency, "MISSION_CONCURRENCY"),
+            };
+            let lanes = reader.number(text.as_deref(), name, 1..=256);
+            lanes.and_then(|lanes| usize::try_from(lanes).ok()).unwrap_or_else(|| consumer.default_lanes())
+        };
+        wanted.into_iter().map(|consumer| (consumer, lanes(self, consumer))).collect()
+    }
+
+    fn decimals(&mut self, mode: Option<&str>) -> DecimalMode {
+        let precise = |mode: &str| mode.strip_prefix("precise:")?.parse().ok().filter(|scale| *scale <= 28);
+        match mode {
+            None | Some("string") => DecimalMode::Text,
+            Some(mode) => precise(mode).map_or_else(
+                || {
+                    self.problems.push(format!("DECIMAL_MODE is `{}`: string, or precise:<scale 0 to 28>", shown(mode)));
+                    DecimalMode::Text
+                },
+                |scale| DecimalMode::Precise { scale },
+            ),
+        }
+    }
+
+    fn required<'a>(&mut self, value: Option<&'a str>, name: &str, what: &str) -> Option<&'a str> {
+        let value = given(value);
+        if value.is_none() {
+            self.problems.push(format!("{name} is missing: {what}"));
+        }
+        value
+    }
+
+    fn number(&mut self, value: Option<&str>, name: &str, range: std::ops::RangeInclusive<u32>) -> Option<u32> {
+        let text = given(value)?;
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            let (least, most) = (range.start(), range.end());
+            self.problems.push(format!("{name} is `{}`: a number from {least} to {most}", shown(text)));
+        }
+        number
+    }
+
+    fn parsed<T: std::str::FromStr>(&mut self, value: Option<&str>, name: &str, what: &str) -> Option<T> {
+        let text = given(value)?;
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.problems.push(format!("{name} is `{}`: {what}", shown(text)));
+        }
+        parsed
+    }
+
+    fn expect(&mut self, holds: bool, problem: &str) -> bool {
+        if !holds {
+            self.problems.push(problem.to_owned());
+        }
+        holds
+    }
+}
+
+/// An empty variable is an unset one.
+fn given(value: Option<&str>) -> Option<&str> {
+    value.map(str::trim).filter(|value| !value.is_empty())
+}
+
+/// A value in a message: short, and without control characters.
+fn shown(value: &str) -> String {
+    value.chars().take(40).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minimal() -> Flags {
+        let some = |text: &str| Some(text.to_owned());
+        Flags {
+            kafka_bootstrap_servers: some("localhost:9092"),
+            program_file: some("programs.json"),
+            redis_url: some("redis://localhost"),
+            inngest_event_key: some("key"),
+            ..Flags::default()
+        }
+    }
+
+    #[test]
+    fn the_least_settings_run_all_consumers_with_their_default_lanes() {
+        let settings = Settings::from_flags(&minimal()).expect("valid");
+        let lanes = [(Consumer::Currency, 5), (Consumer::Tier, 3), (Consumer::Mission, 3)];
+        assert_eq!(settings.consumers, lanes);
+        assert_eq!(settings.kafka.security_protocol, "PLAINTEXT");
+        assert_eq!(settings.inngest.base_url, "https://inn.gs");
+        assert_eq!(settings.inngest.requests_per_second, Some(15));
+        assert_eq!(
+            settings.topics(),
+            ["crm.public.purchase_ledger", "crm.public.wallet_ledger", "crm.public.form_submissions"]
+        );
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let some = |text: &str| Some(text.to_owned());
+        let flags = Flags {
+            consumers: some("currency,gold"),
+            tier_concurrency: some("0"),
+            decimal_mode: some("double"),
+            kafka_api_key: some("key"),
+            ..Flags::default()
+        };
+        let Problems(problems) = Settings::from_flags(&flags).expect_err("nothing is right");
+        for part in [
+            "KAFKA_BOOTSTRAP_SERVERS is missing",
+            "KAFKA_API_KEY and KAFKA_API_SECRET go together",
+            "REDIS_URL is missing",
+            "PROGRAM_FILE is missing",
+            "INNGEST_EVENT_KEY is missing",
+            "CONSUMERS names `gold`: known are currency, tier, mission",
+            "TIER_CONCURRENCY is `0`",
+            "DECIMAL_MODE is `double`",
+        ] {
+            assert!(problems.iter().any(|problem| problem.contains(part)), "{part} is not in {problems:?}");
+        }
+    }
+
+    #[test]
+    fn an_api_key_means_sasl_ssl_and_a_dev_server_means_no_key_and_no_limit() {
+        let some = |text: &str| Some(text.to_owned());
+        let flags = Flags {
+            kafka_api_key: some("key"),
+            kafka_api_secret: some("secret"),
+            inngest_event_key: None,
+            inngest_dev: some("1"),
+            ..minimal()
+        };
+        let settings = Settings::from_flags(&flags).expect("valid");
+        assert_eq!(settings.kafka.security_protocol, "SASL_SSL");
+        assert_eq!(settings.inngest.base_url, "http://localhost:8288");
+        assert_eq!(settings.inngest.requests_per_second, None);
+    }
+
+    #[test]
+    fn a_key_that_would_travel_unencrypted_is_refused() {
+        let some = |text: &str| Some(text.to_owned());
+        let flags = Flags {
+            kafka_api_key: some("key"),
+            kafka_api_secret: some("secret"),
+            kafka_security_protocol: some("PLAINTEXT"),
+            ..minimal()
+        };
+        assert!(Settings::from_flags(&flags).is_err());
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug_output() {
+        let mut flags = minimal();
+        flags.inngest_event_key = Some("sentinel-secret".to_owned());
+        flags.redis_url = Some("redis://:sentinel-secret@localhost".to_owned());
+        let settings = Settings::from_flags(&flags).expect("valid");
+        assert!(!format!("{settings:?}").contains("sentinel-secret"));
+    }
+}

@@ -1,0 +1,91 @@
+//! The fake dead-letter topic: keeps letters, fails on command.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::{DeadLetters, Letter, Queue, WriteError, provenance};
+
+/// A letter as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredLetter {
+    pub queue: Queue,
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    /// The record's own headers, then the provenance.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub reason: &'static str,
+}
+
+/// Letters in memory; `fail_next` scripts refusals.
+#[derive(Debug, Default)]
+pub struct MemoryDeadLetters {
+    state: Mutex<State>,
+    written: tokio::sync::Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    letters: Vec<StoredLetter>,
+    failures: VecDeque<String>,
+}
+
+impl MemoryDeadLetters {
+    /// The next write fails with this cause.
+    pub fn fail_next(&self, cause: &str) {
+        self.state().failures.push_back(cause.to_owned());
+    }
+
+    #[must_use]
+    pub fn letters(&self) -> Vec<StoredLetter> {
+        self.state().letters.clone()
+    }
+
+    /// Waits until `count` letters have been written.
+    pub async fn wait_for(&self, count: usize) {
+        loop {
+            let written = self.written.notified();
+            if self.state().letters.len() >= count {
+                return;
+            }
+            written.await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl DeadLetters for MemoryDeadLetters {
+    fn write<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), WriteError>> {
+        async move {
+            if let Some(cause) = self.state().failures.pop_front() {
+                return Err(WriteError { topic: letter.queue.name().to_owned(), cause });
+            }
+            let stored = letter.record.with(|record| {
+                let own = record.headers.0.iter().map(|h| (h.name.to_owned(), h.value.map(<[u8]>::to_vec)));
+                let ours = provenance(letter, 0).into_iter().map(|(n, v)| (n.to_owned(), Some(v.into_bytes())));
+                StoredLetter {
+                    queue: letter.queue,
+                    topic: record.topic.to_owned(),
+                    partition: record.partition,
+                    offset: record.offset,
+                    key: record.key.map(<[u8]>::to_vec),
+                    value: record.value.map(<[u8]>::to_vec),
+                    headers: own.chain(ours).collect(),
+                    reason: letter.reason,
+                }
+            });
+            self.state().letters.extend(stored);
+            self.written.notify_waiters();
+            Ok(())
+        }
+        .boxed()
+    }
+}

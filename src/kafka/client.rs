@@ -1,0 +1,105 @@
+//! Every setting of every Kafka client, in one place.
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+
+use crate::config::Secret;
+
+/// How to reach the brokers.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub bootstrap_servers: String,
+    /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+    pub security_protocol: String,
+    pub api_key: Option<String>,
+    pub api_secret: Option<Secret>,
+    /// A CA bundle of one's own; unset, the system's.
+    pub ca_file: Option<String>,
+}
+
+impl Connection {
+    /// What every client shares.
+    #[must_use]
+    pub(super) fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.bootstrap_servers)
+            .set("security.protocol", &self.security_protocol)
+            .set("client.id", concat!("crm-event-processors/", env!("CARGO_PKG_VERSION")))
+            // Load balancers drop idle connections.
+            .set("socket.keepalive.enable", "true")
+            .set_log_level(RDKafkaLogLevel::Info);
+        if let (Some(key), Some(secret)) = (&self.api_key, &self.api_secret) {
+            config.set("sasl.mechanisms", "PLAIN").set("sasl.username", key).set("sasl.password", secret.expose());
+        }
+        if let Some(file) = &self.ca_file {
+            config.set("ssl.ca.location", file);
+        }
+        config
+    }
+}
+
+/// The consumer: explicit commits only, cooperative rebalances, an error instead of a silent jump.
+#[must_use]
+pub(super) fn consumer_config(connection: &Connection, group: &str, session_timeout_ms: u32) -> ClientConfig {
+    let mut config = connection.config();
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", session_timeout_ms.to_string())
+        .set("heartbeat.interval.ms", (session_timeout_ms / 15).to_string())
+        .set("max.poll.interval.ms", "300000")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "false")
+        .set("statistics.interval.ms", "5000")
+        // The prefetch is bounded, and the default back-off of a full prefetch (1 s) would rule the throughput.
+        .set("queued.max.messages.kbytes", "16384")
+        .set("queued.min.messages", "10000")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("fetch.wait.max.ms", "100");
+    config
+}
+
+/// The dead-letter producer: idempotent, all replicas, large enough for any record that could be fetched.
+#[must_use]
+pub fn producer_config(connection: &Connection) -> ClientConfig {
+    let mut config = connection.config();
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "5")
+        .set("compression.type", "zstd")
+        .set("message.max.bytes", "8388608")
+        .set("delivery.timeout.ms", "30000");
+    config
+}
+
+/// Sends librdkafka's log lines to ours. They name brokers and errors, never payloads or secrets.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Logging;
+
+impl ClientContext for Logging {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka client");
+    }
+}
+
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+            tracing::error!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(target: "librdkafka", facility, "{message}"),
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}

@@ -1,0 +1,275 @@
+//! The polling thread: polls, fills batches, serves commands.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use tokio::sync::mpsc;
+
+use super::client::{Connection, consumer_config};
+use super::preflight::{self, Preflight, StartError};
+use super::rebalance::{Context, State};
+use crate::pipeline::source::{Command, Event, Failure, Handle};
+use crate::record::{BatchBuilder, Budget, Header, Headers, RecordView, Topics};
+use crate::telemetry::Telemetry;
+
+/// The most records and bytes of one batch.
+const BATCH_RECORDS: usize = 500;
+const BATCH_BYTES: usize = 1024 * 1024;
+/// How long an idle poll waits; also how late a command may be served.
+const IDLE_POLL: Duration = Duration::from_millis(20);
+/// How long the thread waits for room before it pauses its partitions: a pause throws the prefetch away.
+const ROOM_WAIT: Duration = Duration::from_millis(100);
+
+/// How to be a member of the group.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    pub connection: Connection,
+    pub group: String,
+    pub topics: Topics,
+    /// Topics that must exist besides: the dead letters.
+    pub needed: Vec<String>,
+    pub session_timeout_ms: u32,
+    pub revoke_deadline: Duration,
+    pub accept_gap: bool,
+    pub budget: Budget,
+    /// The most records in memory: the event queue has room for as many batches.
+    pub max_records: usize,
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Source {
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Source {
+    /// Waits until the client has left the group, at most `limit`. A client whose brokers are away is not waited for.
+    pub async fn left(self, limit: Duration) -> bool {
+        let gone = tokio::task::spawn_blocking(move || self.thread.join().is_ok());
+        tokio::time::timeout(limit, gone).await.is_ok()
+    }
+}
+
+/// Checks that brokers and topics are there, joins the group, and starts the thread. Blocks while it checks.
+///
+/// # Errors
+/// When the client cannot be made, no broker answers, or a topic is missing: see [`StartError`].
+pub fn start(
+    membership: Membership,
+    runtime: tokio::runtime::Handle,
+    telemetry: Arc<Telemetry>,
+) -> Result<(Handle, Source), StartError> {
+    let Membership { connection, group, topics, needed, session_timeout_ms, budget, .. } = membership;
+    // Every batch holds at least one record; the rest is room for assignments and answers.
+    let (event_tx, events) = mpsc::channel(membership.max_records + 1024);
+    let (commands, command_rx) = mpsc::channel(1024);
+    let context = Context {
+        topics: Arc::clone(&topics),
+        events: event_tx,
+        runtime,
+        telemetry,
+        budget,
+        revoke_timeout: membership.revoke_deadline + Duration::from_secs(2),
+        accept_gap: membership.accept_gap,
+        state: Mutex::new(State::default()),
+    };
+    let config = consumer_config(&connection, &group, session_timeout_ms);
+    let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(StartError::Client)?;
+    let subscribed: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
+    let wanted = subscribed.iter().map(|topic| (*topic).to_owned()).chain(needed).collect();
+    preflight::check(&consumer, &Preflight { connection: &connection, topics: wanted })?;
+    consumer.subscribe(&subscribed).map_err(StartError::Client)?;
+    let thread = std::thread::Builder::new()
+        .name("kafka-poll".to_owned())
+        .spawn(move || Poller { consumer, commands: command_rx, short_of_room: false, stopped: false }.run())
+        .map_err(StartError::Thread)?;
+    Ok((Handle { topics, events, commands }, Source { thread }))
+}
+
+struct Poller {
+    consumer: BaseConsumer<Context>,
+    commands: mpsc::Receiver<Command>,
+    /// Everything is paused until memory is free again.
+    short_of_room: bool,
+    /// The pipeline wants nothing more.
+    stopped: bool,
+}
+
+impl Poller {
+    fn run(mut self) {
+        while self.serve_commands() {
+            let room = self.room();
+            self.fetch(room);
+            self.consumer.context().telemetry.polled();
+        }
+        // Leaving the group may take as long as a session if the brokers are away; nobody waits for it.
+        self.consumer.unsubscribe();
+    }
+
+    /// False when the thread has to end.
+    fn serve_commands(&mut self) -> bool {
+        loop {
+            let context = self.consumer.context();
+            let served = match self.commands.try_recv() {
+                Err(mpsc::error::TryRecvError::Empty) => return !context.events.is_closed(),
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+                Ok(Command::Commit(commits)) => {
+                    let committed = self.consumer.commit(&context.list(&commits), CommitMode::Async);
+                    if let Err(error) = &committed {
+                        let error = Some(error.to_string());
+                        context.tell(Event::Committed { offsets: commits, error });
+                    }
+                    Ok(())
+                }
+                Ok(Command::Pause(places)) => {
+                    context.state().held.extend(&places);
+                    self.consumer.pause(&context.partitions(&places))
+                }
+                Ok(Command::Resume(places)) => {
+                    context.state().held.retain(|place| !places.contains(place));
+                    if self.short_of_room { Ok(()) } else { self.consumer.resume(&context.partitions(&places)) }
+                }
+                Ok(Command::StopFetching) => {
+                    self.stopped = true;
+                    self.pause_all()
+                }
+                Ok(Command::Close { commits, reply }) => {
+                    let list = context.list(&commits);
+                    let committed =
+                        if commits.is_empty() { Ok(()) } else { self.consumer.commit(&list, CommitMode::Sync) };
+                    let _nobody_waits = reply.send(committed.map_err(|error| error.to_string()));
+                    return false;
+                }
+            };
+            if let Err(error) = served {
+                tracing::warn!(%error, "command not carried out by the kafka client");
+            }
+        }
+    }
+
+    /// How many records may be fetched now. Pauses everything when memory is used up, resumes when half is free.
+    fn room(&mut self) -> usize {
+        let context = self.consumer.context();
+        let reassigned = std::mem::take(&mut context.state().reassigned);
+        if reassigned && (self.short_of_room || self.stopped) {
+            // New partitions start resumed.
+            self.log_failure(self.pause_all());
+        }
+        if self.short_of_room && !self.stopped && context.budget.is_relaxed() {
+            self.short_of_room = false;
+            let wanted = {
+                let state = context.state();
+                let held = |place: &&_| !state.held.contains(*place) && !state.halted.contains(*place);
+                context.partitions(state.assigned.iter().filter(held))
+            };
+            self.log_failure(self.consumer.resume(&wanted));
+        }
+        let room = context.budget.room();
+        if room > 0 || self.short_of_room || self.stopped {
+            return room;
+        }
+        let room = context.budget.wait_for_room(ROOM_WAIT);
+        if room == 0 {
+            self.short_of_room = true;
+            context.telemetry.paused_for_room();
+            self.log_failure(self.pause_all());
+        }
+        room
+    }
+
+    fn pause_all(&self) -> Result<(), KafkaError> {
+        let context = self.consumer.context();
+        let assigned = context.partitions(&context.state().assigned);
+        self.consumer.pause(&assigned)
+    }
+
+    fn log_failure(&self, result: Result<(), KafkaError>) {
+        if let Err(error) = result {
+            tracing::warn!(%error, "pause or resume failed");
+        }
+    }
+
+    /// Takes what is there, waiting only for the first record, and sends it on.
+    fn fetch(&self, room: usize) {
+        let context = self.consumer.context();
+        let most = room.min(BATCH_RECORDS);
+        let mut taken = 0;
+        let mut timeout = IDLE_POLL;
+        loop {
+            // Polling with no room serves callbacks only: everything is paused then.
+            match self.consumer.poll(timeout) {
+                None => break,
+                Some(Ok(message)) => {
+                    taken += 1;
+                    if self.copy(&message) >= BATCH_BYTES {
+                        break;
+                    }
+                }
+                Some(Err(error)) => self.failed(&error),
+            }
+            if taken >= most {
+                break;
+            }
+            timeout = Duration::ZERO;
+        }
+        context.flush();
+    }
+
+    /// Copies a message into the open batch; gives the batch's bytes.
+    fn copy(&self, message: &BorrowedMessage<'_>) -> usize {
+        let context = self.consumer.context();
+        let Some(place) = context.place(message.topic(), message.partition()) else { return 0 };
+        // The client library panics on a header name that is not UTF-8. The record goes on without its headers, and
+        // says so: it cannot be decoded, and lands in the dead letters.
+        let headers = catch_unwind(AssertUnwindSafe(|| headers_of(message)))
+            .unwrap_or_else(|_panic| vec![Header { name: UNREADABLE_HEADERS, value: None }]);
+        let record = RecordView {
+            topic: message.topic(),
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key(),
+            value: message.payload(),
+            headers: Headers(&headers),
+        };
+        let mut state = context.state();
+        let open = state.open.get_or_insert_with(|| BatchBuilder::new(Arc::clone(&context.topics)));
+        open.push(place, &record);
+        open.bytes()
+    }
+
+    fn failed(&self, error: &KafkaError) {
+        let context = self.consumer.context();
+        let code = error.rdkafka_error_code();
+        match code {
+            Some(
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::Authentication,
+            ) => {
+                let last = context.state().last_error.clone().unwrap_or_default();
+                let message = format!("kafka refuses us: {error} {last}. {}", preflight::grant_for(code));
+                context.tell(Event::Failed(Failure::Configuration(message)));
+            }
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
+                context.tell(Event::Failed(Failure::Fatal(format!("fatal kafka client error: {error}"))));
+            }
+            // Brokers away, an interval exceeded, a topic in trouble: the client goes on by itself.
+            _ => tracing::warn!(%error, "kafka consumer: going on"),
+        }
+    }
+}
+
+/// Stands in for headers that cannot be read.
+pub const UNREADABLE_HEADERS: &str = "crm.unreadable_headers";
+
+fn headers_of<'a>(message: &'a BorrowedMessage<'_>) -> Vec<Header<'a>> {
+    let Some(headers) = message.headers() else { return Vec::new() };
+    headers.iter().map(|header| Header { name: header.key, value: header.value }).collect()
+}

@@ -1,0 +1,15 @@
+//! Stage 1, fetch, and the end of the way, commit: Kafka behind the pipeline's source port.
+//!
+//! One membership a process, one polling thread that never awaits and never stops polling. It copies what it fetches
+//! into batches, as far as the memory budget has room; back-pressure pauses partitions. Nothing is committed that the
+//! pipeline did not ask for. It never looks into a record.
+
+mod client;
+mod consumer;
+pub mod embedded;
+mod preflight;
+mod rebalance;
+
+pub use client::{Connection, Logging, producer_config};
+pub use consumer::{Membership, Source, start};
+pub use preflight::{Preflight, StartError};

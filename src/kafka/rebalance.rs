@@ -1,0 +1,242 @@
+//! The client's callbacks: assignments with explicit starts, revocations that wait for the pipeline, commit answers.
+//!
+//! They run on the polling thread, inside `poll`. Everything is told to the pipeline in the order in which it happens:
+//! the open batch goes out before a revocation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::{mpsc, oneshot};
+
+use super::client::log;
+use crate::pipeline::source::{Assigned, Commit, Event, Failure};
+use crate::record::{BatchBuilder, Budget, TopicPartition, Topics};
+use crate::telemetry::Telemetry;
+
+/// How long a look-up of committed offsets or of a log's ends may take, inside a rebalance.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) struct Context {
+    pub(super) topics: Topics,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) telemetry: std::sync::Arc<Telemetry>,
+    pub(super) budget: Budget,
+    /// How long a revocation waits for the pipeline: its own deadline and a little more.
+    pub(super) revoke_timeout: Duration,
+    /// Start again where the log begins when the committed offset lies outside of it.
+    pub(super) accept_gap: bool,
+    pub(super) state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Fetched, and not yet sent to the pipeline.
+    pub(super) open: Option<BatchBuilder>,
+    pub(super) assigned: BTreeSet<TopicPartition>,
+    /// Not consumed until an operator decides: their committed offset lies outside the log.
+    pub(super) halted: BTreeSet<TopicPartition>,
+    /// Paused because the pipeline asked for it.
+    pub(super) held: BTreeSet<TopicPartition>,
+    /// Something was assigned: whatever was paused for want of room must be paused anew.
+    pub(super) reassigned: bool,
+    pub(super) last_error: Option<String>,
+}
+
+impl Context {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the pipeline. The queue has room for every record of the budget, so it is never full.
+    pub(super) fn tell(&self, event: Event) {
+        if let Err(error) = self.events.try_send(event) {
+            tracing::debug!(%error, "the pipeline takes no events any more");
+        }
+    }
+
+    /// Sends what has been fetched so far.
+    pub(super) fn flush(&self) {
+        let open = self.state().open.take();
+        if let Some(builder) = open.filter(|builder| !builder.is_empty()) {
+            self.tell(Event::Batch(builder.finish(&self.budget)));
+        }
+    }
+
+    pub(super) fn place(&self, topic: &str, partition: i32) -> Option<TopicPartition> {
+        let topic = self.topics.iter().position(|known| known.as_ref() == topic)?;
+        Some(TopicPartition { topic: u16::try_from(topic).ok()?, partition })
+    }
+
+    pub(super) fn list<'a>(&self, commits: impl IntoIterator<Item = &'a Commit>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for commit in commits {
+            if let Some(topic) = self.topics.get(usize::from(commit.place.topic)) {
+                let added = list.add_partition_offset(topic, commit.place.partition, Offset::Offset(commit.offset));
+                if let Err(error) = added {
+                    tracing::error!(%error, ?commit, "offset cannot be committed");
+                }
+            }
+        }
+        list
+    }
+
+    pub(super) fn partitions<'a>(&self, places: impl IntoIterator<Item = &'a TopicPartition>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for place in places {
+            if let Some(topic) = self.topics.get(usize::from(place.topic)) {
+                list.add_partition(topic, place.partition);
+            }
+        }
+        list
+    }
+
+    fn places(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
+        list.elements().iter().filter_map(|element| self.place(element.topic(), element.partition())).collect()
+    }
+
+    fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
+        let mut starts = TopicPartitionList::new();
+        let (mut assigned, mut halted) = (Vec::new(), BTreeSet::new());
+        let committed = consumer.committed_offsets(list.clone(), LOOKUP_TIMEOUT)?;
+        for element in committed.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let Some(place) = self.place(topic, partition) else { continue };
+            let (begin, end) = consumer.fetch_watermarks(topic, partition, LOOKUP_TIMEOUT)?;
+            let committed = match element.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            };
+            let start = match committed {
+                None => begin,
+                Some(offset) if (begin..=end).contains(&offset) => offset,
+                Some(offset) if self.accept_gap => {
+                    tracing::warn!(topic, partition, offset, begin, end, "gap accepted: starting at the log's begin");
+                    begin
+                }
+                Some(offset) => {
+                    tracing::error!(
+                        topic, partition, committed = offset, begin, end,
+                        "partition halted: the committed offset lies outside the log, records are missing. \
+                         Reconcile that time, then start with --accept-gap to go on at the log's begin"
+                    );
+                    halted.insert(place);
+                    offset
+                }
+            };
+            starts.add_partition_offset(topic, partition, Offset::Offset(start))?;
+            if !halted.contains(&place) {
+                let committed = committed.filter(|offset| *offset == start);
+                assigned.push(Assigned { place, start, committed });
+            }
+        }
+        match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(&starts)?,
+            RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.assign(&starts)?,
+        }
+        // A pause of an earlier assignment would survive in the client.
+        consumer.resume(&self.partitions(assigned.iter().map(|assigned| &assigned.place)))?;
+        consumer.pause(&self.partitions(&halted))?;
+        {
+            let mut state = self.state();
+            state.assigned.extend(assigned.iter().map(|assigned| assigned.place));
+            for assigned in &assigned {
+                state.held.remove(&assigned.place);
+            }
+            state.halted.extend(&halted);
+            state.reassigned = true;
+            self.telemetry.halted(state.halted.len());
+        }
+        tracing::info!(partitions = assigned.len(), halted = halted.len(), "partitions assigned");
+        self.tell(Event::Assigned(assigned));
+        Ok(())
+    }
+
+    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
+        let partitions = self.places(list);
+        let lost = consumer.assignment_lost();
+        self.flush();
+        let (reply, answer) = oneshot::channel();
+        self.tell(Event::Revoked { partitions: partitions.clone(), lost, reply });
+        // No answer within the time, or no pipeline any more: nothing is committed, everything is read again.
+        let waited = self.runtime.block_on(async { tokio::time::timeout(self.revoke_timeout, answer).await });
+        let commits = waited.ok().and_then(Result::ok).unwrap_or_default();
+        if !lost
+            && !commits.is_empty()
+            && let Err(error) = consumer.commit(&self.list(&commits), CommitMode::Sync)
+        {
+            tracing::warn!(%error, "commit at revocation failed; the records are read again");
+        }
+        tracing::info!(partitions = partitions.len(), lost, committed = commits.len(), "partitions revoked");
+        {
+            let mut state = self.state();
+            for place in &partitions {
+                state.assigned.remove(place);
+                state.held.remove(place);
+                state.halted.remove(place);
+            }
+        }
+        match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+            RebalanceProtocol::None | RebalanceProtocol::Eager => consumer.unassign(),
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka consumer");
+        self.state().last_error = Some(format!("{error}: {reason}"));
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut ends = BTreeMap::new();
+        for (topic, statistics) in &statistics.topics {
+            for (partition, statistics) in &statistics.partitions {
+                if let Some(place) = self.place(topic, *partition)
+                    && statistics.ls_offset >= 0
+                {
+                    ends.insert(place, statistics.ls_offset);
+                }
+            }
+        }
+        self.telemetry.log_ends(ends);
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let (kind, done) = match error {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => ("assign", self.assign(consumer, list)),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => ("revoke", self.revoke(consumer, list)),
+            other => ("error", Err(KafkaError::Rebalance(other.into()))),
+        };
+        self.telemetry.rebalanced(kind);
+        if let Err(error) = done {
+            // Half an assignment cannot be repaired from here; a new process starts from what is committed.
+            self.tell(Event::Failed(Failure::Fatal(format!("rebalance ({kind}) failed: {error}"))));
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        let commit = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+            let place = self.place(element.topic(), element.partition())?;
+            Some(Commit { place, offset: element.offset().to_raw()? })
+        };
+        let commits = offsets.elements().into_iter().filter_map(commit).collect();
+        let error = result.err().map(|error| error.to_string());
+        self.tell(Event::Committed { offsets: commits, error });
+    }
+}

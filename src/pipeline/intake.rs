@@ -1,0 +1,134 @@
+//! Decode, route and fan out: takes a fetched batch, gives every record to the lanes that have to see it.
+//!
+//! A record is decoded once, whoever reads it. What cannot be decoded or routed goes to the undertaker, once. It does no
+//! I/O and never waits.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::lane::Item;
+use super::outcome::Outcome;
+use super::partitions::Partitions;
+use super::shared::Ticket;
+use crate::consumers::Consumer;
+use crate::dead_letters::{Letter, Queue};
+use crate::debezium::{DecimalMode, Decoded, Decoder};
+use crate::progress::ConsumerSet;
+use crate::record::{Batch, Record, RecordView};
+use crate::rows::{self, RowChange};
+use crate::telemetry::Telemetry;
+
+/// A record that failed before the fan-out, on its way to the dead letters.
+#[derive(Debug)]
+pub(super) struct Dead {
+    pub(super) letter: Letter,
+    pub(super) ticket: Ticket,
+}
+
+/// What a record turned out to be.
+enum Read {
+    Row(Arc<RowChange>),
+    /// Nothing for anybody.
+    Nothing,
+    Dead { reason: &'static str, detail: String, policy: bool },
+}
+
+/// The lanes of one consumer, by lane number.
+pub(super) struct Lanes {
+    pub(super) consumer: Consumer,
+    pub(super) inboxes: Vec<mpsc::Sender<Vec<Item>>>,
+}
+
+pub(super) struct Intake {
+    pub(super) decoder: Decoder,
+    pub(super) decimals: DecimalMode,
+    pub(super) lanes: Vec<Lanes>,
+    pub(super) undertaker: mpsc::Sender<Dead>,
+    pub(super) telemetry: Arc<Telemetry>,
+}
+
+/// A lane or the undertaker is gone, or its queue is fuller than the memory budget allows: the pipeline is broken.
+#[derive(Debug, thiserror::Error)]
+#[error("a lane of {0} does not take records any more")]
+pub(super) struct LaneGone(&'static str);
+
+impl Intake {
+    /// Registers every record of the batch and hands it on. Records of partitions that are not ours are dropped: their
+    /// new owner reads them.
+    pub(super) fn take(&mut self, batch: Batch, partitions: &mut Partitions) -> Result<(), LaneGone> {
+        let batch = Arc::new(batch);
+        let headers = batch.headers();
+        let mut parcels: Vec<Vec<Vec<Item>>> =
+            self.lanes.iter().map(|lanes| lanes.inboxes.iter().map(|_| Vec::new()).collect()).collect();
+        for index in 0..batch.len() {
+            let Some(((place, offset), view)) = batch.place(index).zip(batch.view(index, &headers)) else { continue };
+            let read = self.read(&view);
+            let pending = match &read {
+                Read::Row(change) => self.readers_of(change),
+                Read::Dead { .. } => self.everybody(),
+                Read::Nothing => ConsumerSet::EMPTY,
+            };
+            let Some(ticket) = partitions.receive(place, offset, pending) else { continue };
+            match read {
+                Read::Row(change) => {
+                    for (lanes, parcels) in self.lanes.iter().zip(&mut parcels) {
+                        if !pending.contains(lanes.consumer) {
+                            continue;
+                        }
+                        let lane = lane_of(lanes.consumer.lane_key(&change), parcels.len());
+                        if let Some(parcel) = parcels.get_mut(lane) {
+                            let record = Record::new(&batch, index);
+                            parcel.push(Item { change: Arc::clone(&change), record, ticket: ticket.clone() });
+                        }
+                    }
+                }
+                Read::Dead { reason, detail, policy } => {
+                    let record = Record::new(&batch, index);
+                    let letter = Letter { queue: Queue::Decode, record, reason, detail, policy };
+                    let sent = self.undertaker.try_send(Dead { letter, ticket });
+                    sent.map_err(|_closed_or_full| LaneGone("the undertaker"))?;
+                }
+                Read::Nothing => self.telemetry.finished(None, Outcome::Control.label(), 1),
+            }
+        }
+        for (lanes, parcels) in self.lanes.iter().zip(parcels) {
+            for (inbox, parcel) in lanes.inboxes.iter().zip(parcels) {
+                if !parcel.is_empty() {
+                    inbox.try_send(parcel).map_err(|_closed_or_full| LaneGone(lanes.consumer.name()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, view: &RecordView<'_>) -> Read {
+        let change = match self.decoder.decode(view) {
+            Ok(Decoded::Change(change)) => change,
+            Ok(Decoded::Control(_)) => return Read::Nothing,
+            Err(error) => return Read::Dead { reason: error.reason(), detail: error.to_string(), policy: false },
+        };
+        match rows::route(&change, self.decimals) {
+            Ok(rows::Routed::Row(change)) => Read::Row(Arc::new(change)),
+            Ok(rows::Routed::Unread { .. }) => Read::Nothing,
+            Err(error) => {
+                Read::Dead { reason: error.reason(), detail: error.to_string(), policy: error.is_policy() }
+            }
+        }
+    }
+
+    fn readers_of(&self, change: &RowChange) -> ConsumerSet {
+        let table = change.row.table();
+        self.lanes.iter().map(|lanes| lanes.consumer).filter(|consumer| consumer.reads(table)).collect()
+    }
+
+    fn everybody(&self) -> ConsumerSet {
+        self.lanes.iter().map(|lanes| lanes.consumer).collect()
+    }
+}
+
+/// Spreads keys evenly over the lanes.
+fn lane_of(key: u64, lanes: usize) -> usize {
+    let lanes = u64::try_from(lanes).unwrap_or(1).max(1);
+    usize::try_from(key % lanes).unwrap_or(0)
+}

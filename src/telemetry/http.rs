@@ -1,0 +1,154 @@
+//! `/livez`, `/readyz`, `/statusz`, `/metrics`.
+//!
+//! *Live* means that the loops tick; it does not depend on anything outside, so that an outage elsewhere restarts
+//! nobody. *Ready* means that partitions can be worked on: ticking, no consumer standing still, nothing halted.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::Telemetry;
+use crate::consumers::Consumer;
+use crate::pipeline::Outcome;
+
+/// Older ticks mean that a loop hangs. Well below the poll interval after which Kafka takes partitions away.
+const STALE: Duration = Duration::from_secs(60);
+
+/// Serves until `shutdown`.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub async fn serve(
+    address: SocketAddr,
+    telemetry: Arc<Telemetry>,
+    shutdown: CancellationToken,
+) -> std::io::Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    let routes = Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/statusz", get(statusz))
+        .route("/metrics", get(metrics))
+        .with_state(telemetry);
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned());
+    let task = tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "health endpoints ended");
+        }
+    });
+    Ok((bound, task))
+}
+
+/// What keeps the process from being live.
+fn not_live(telemetry: &Telemetry) -> Vec<String> {
+    let (poll, tick) = telemetry.ages();
+    let mut problems = Vec::new();
+    if poll > STALE {
+        problems.push(format!("the polling thread has not gone round for {} s", poll.as_secs()));
+    }
+    if telemetry.status().ticked_ms > 0 && tick > STALE {
+        problems.push(format!("the pipeline has not ticked for {} s", tick.as_secs()));
+    }
+    problems
+}
+
+/// What keeps the process from being ready.
+fn not_ready(telemetry: &Telemetry) -> Vec<String> {
+    let status = telemetry.status();
+    let mut problems = not_live(telemetry);
+    if status.ticked_ms == 0 {
+        problems.push("starting".to_owned());
+    }
+    if status.draining {
+        problems.push("draining".to_owned());
+    }
+    for consumer in &status.consumers {
+        if let Some(reason) = &consumer.standing_still {
+            problems.push(format!("{} stands still: {reason}", consumer.consumer.name()));
+        }
+    }
+    if telemetry.halted_partitions() > 0 {
+        problems.push(format!("{} partitions halted: see the log for the gap", telemetry.halted_partitions()));
+    }
+    problems
+}
+
+async fn livez(State(telemetry): State<Arc<Telemetry>>) -> Response {
+    verdict(&not_live(&telemetry))
+}
+
+async fn readyz(State(telemetry): State<Arc<Telemetry>>) -> Response {
+    verdict(&not_ready(&telemetry))
+}
+
+fn verdict(problems: &[String]) -> Response {
+    if problems.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned()).into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", problems.join("\n"))).into_response()
+    }
+}
+
+async fn metrics(State(telemetry): State<Arc<Telemetry>>) -> Response {
+    match telemetry.scrape() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn statusz(State(telemetry): State<Arc<Telemetry>>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], status_json(&telemetry).to_string()).into_response()
+}
+
+/// The status as people and scripts read it.
+#[must_use]
+pub fn status_json(telemetry: &Telemetry) -> serde_json::Value {
+    let status = telemetry.status();
+    let lags = telemetry.lags();
+    let (poll, tick) = telemetry.ages();
+    let topic = |place: u16| status.topics.get(usize::from(place)).map(AsRef::as_ref);
+    let consumers = status.consumers.iter().map(|consumer| {
+        let lag: i64 = lags.iter().filter(|(name, ..)| *name == consumer.consumer).map(|(.., lag)| lag).sum();
+        let outcomes = Outcome::LABELS.map(|label| (label, telemetry.outcomes(consumer.consumer, label)));
+        serde_json::json!({
+            "name": consumer.consumer.name(),
+            "lanes": consumer.lanes,
+            "standing_still": consumer.standing_still,
+            "lag": lag,
+            "outcomes": outcomes.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        })
+    });
+    let partitions = status.partitions.iter().map(|partition| {
+        let watermarks: std::collections::BTreeMap<&str, i64> =
+            partition.watermarks.iter().map(|(consumer, mark)| (Consumer::name(*consumer), *mark)).collect();
+        serde_json::json!({
+            "topic": topic(partition.place.topic),
+            "partition": partition.place.partition,
+            "committed": partition.committed,
+            "position": partition.position,
+            "outstanding": partition.outstanding,
+            "paused": partition.paused,
+            "watermarks": watermarks,
+        })
+    });
+    serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "ready": not_ready(telemetry).is_empty(),
+        "problems": not_ready(telemetry),
+        "draining": status.draining,
+        "poll_age_ms": u64::try_from(poll.as_millis()).unwrap_or(u64::MAX),
+        "tick_age_ms": u64::try_from(tick.as_millis()).unwrap_or(u64::MAX),
+        "halted_partitions": telemetry.halted_partitions(),
+        "consumers": consumers.collect::<Vec<_>>(),
+        "partitions": partitions.collect::<Vec<_>>(),
+    })
+}

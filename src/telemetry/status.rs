@@ -1,0 +1,35 @@
+//! A picture of the pipeline, published at every tick.
+
+use crate::consumers::Consumer;
+use crate::pipeline::PartitionStatus;
+use crate::record::Topics;
+
+/// How things stand.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// When the pipeline last ticked, ms since the epoch.
+    pub ticked_ms: i64,
+    pub topics: Topics,
+    pub partitions: Vec<PartitionStatus>,
+    pub consumers: Vec<ConsumerStatus>,
+    /// A shutdown has begun.
+    pub draining: bool,
+}
+
+/// One logical consumer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumerStatus {
+    pub consumer: Consumer,
+    pub lanes: usize,
+    /// Why it waits for an operator, if it does.
+    pub standing_still: Option<String>,
+}
+
+impl Status {
+    /// Before the first tick.
+    #[must_use]
+    pub fn starting() -> Self {
+        let topics = Topics::from(Vec::new());
+        Self { ticked_ms: 0, topics, partitions: Vec::new(), consumers: Vec::new(), draining: false }
+    }
+}

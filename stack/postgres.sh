@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# A PostgreSQL cluster of our own with logical decoding; Debian's own clusters are not touched.
+
+# PostgreSQL refuses to run as root. setpriv replaces itself by the command, so that the
+# recorded pid is the server's own.
+as_postgres() {
+  if ((EUID == 0)); then
+    setpriv --reuid=postgres --regid=postgres --init-groups -- "$@"
+  else
+    "$@"
+  fi
+}
+
+# The superuser comes in through the socket, whose folder only its owner can enter.
+psql_admin() { psql -qAtX -v ON_ERROR_STOP=1 -h "$DATA/postgres" -p "$POSTGRES_PORT" -U postgres -d postgres "$@"; }
+psql_crm() { psql -qAtX -v ON_ERROR_STOP=1 -d "$POSTGRES_URL" "$@"; }
+
+postgres_healthy() { [[ $(psql_admin -c 'select 1' 2>/dev/null) == 1 ]]; }
+
+postgres_init() {
+  mkdir "$DATA/postgres"
+  chmod 700 "$DATA/postgres"
+  ((EUID != 0)) || chown postgres:postgres "$DATA/postgres"
+  (cd / && as_postgres "$(postgres_bin)/initdb" --pgdata="$DATA/postgres/data" --username=postgres \
+    --auth-local=trust --auth-host=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8 --no-sync) \
+    >"$RUN/logs/postgres.log" 2>&1 || fail_with_log postgres "initdb failed"
+}
+
+postgres_start() {
+  is_running postgres && return
+  require_free_port postgres "$POSTGRES_PORT"
+  [[ -d $DATA/postgres/data ]] || postgres_init
+  # After a kill -9 (a test may do that) its children need a moment to notice, and the stale
+  # pid file would stop the new server for as long as nobody reaps the old pid.
+  if [[ -e $DATA/postgres/data/postmaster.pid ]]; then
+    sleep 1
+    rm -f "$DATA/postgres/data/postmaster.pid"
+  fi
+  local setpriv=()
+  ((EUID != 0)) || setpriv=(setpriv --reuid=postgres --regid=postgres --init-groups --)
+  # The slot limits are those of a small Supabase project, so that running out shows here too.
+  start_process postgres "${setpriv[@]}" "$(postgres_bin)/postgres" -D "$DATA/postgres/data" \
+    -c port="$POSTGRES_PORT" -c listen_addresses=127.0.0.1 -c unix_socket_directories="$DATA/postgres" \
+    -c wal_level=logical -c max_replication_slots=5 -c max_wal_senders=10 -c fsync=off -c timezone=UTC
+}
+
+postgres_ready() {
+  wait_until postgres 30 postgres_healthy
+  [[ $(psql_admin -c "select 1 from pg_database where datname = 'crm'") == 1 ]] ||
+    psql_admin -c "create role crm login replication password 'crm'" -c "create database crm owner crm"
+  # The publication is the schema's last statement and the file is one transaction: it proves the rest.
+  [[ $(psql_crm -c "select 1 from pg_publication where pubname = 'crm_cdc_publication'") == 1 ]] ||
+    psql_crm --single-transaction -f "$STACK/schema.sql"
+}
