@@ -85,7 +85,7 @@ fn target(row: Purchase, rules: &Rules) -> i64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn a_target_is_never_negative_and_never_more_than_the_unrefunded_amount_gives(
