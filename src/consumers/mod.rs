@@ -1,10 +1,44 @@
 //! Stage 5, decide: takes a [`RowChange`], the program rules and the time, gives a [`Decision`] as data, with a reason.
 //!
 //! One file a consumer. It never does I/O, never reads a clock (`now` only decides "already due"), never counts.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::float_arithmetic
+)]
 
-use crate::dedupe::ClaimKey;
-use crate::inngest::Event;
-use crate::rows::Table;
+mod currency;
+mod effect;
+mod mission;
+mod reason;
+mod tier;
+
+#[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
+mod currency_tests;
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod mission_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tier_tests;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+pub use effect::{Effect, EffectKey};
+pub use reason::{Reason, Refusal};
+
+use crate::debezium::Op;
+use crate::loyalty::Programs;
+use crate::rows::{Row, RowChange, Table};
 
 /// A logical consumer. All of them share one Kafka membership; each has its own lanes and its own progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +50,10 @@ pub enum Consumer {
 
 /// What one consumer does with one row change.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a decision is moved once into its lane; a box would cost an allocation a record"
+)]
 pub enum Decision {
     /// Nothing to do; done at once.
     Ignore(Reason),
@@ -24,37 +62,56 @@ pub enum Decision {
     Refuse(Refusal),
 }
 
-/// Placeholder: every reason for which nothing is sent, or something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    NotInterested,
+/// What every decision needs besides the row: one immutable snapshot, cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub programs: Arc<Programs>,
+    /// Rows created before this are none of our business (`LEDGER_EFFECTIVE_FROM`).
+    pub effective_from: Option<Timestamp>,
 }
 
-/// Placeholder: why a row cannot be decided.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("points overflow")]
-    PointsOverflow,
+/// What this consumer does with this change. The same input gives the same decision, except that `now` tells a due time
+/// that has passed from one to come, which shows in the reason alone.
+#[must_use]
+pub fn decide(consumer: Consumer, change: &RowChange, rules: &Rules, now: Timestamp) -> Decision {
+    // Routing dead-letters deletes and truncates; if one came here all the same, it is refused rather than guessed at.
+    if matches!(change.op, Op::Delete | Op::Truncate) {
+        return Decision::Refuse(Refusal::LedgerRewritten);
+    }
+    if !consumer.reads(change.row.table()) {
+        return Decision::Ignore(Reason::NotInterested);
+    }
+    if rules.effective_from.is_some_and(|from| created_at(&change.row) < from) {
+        return Decision::Ignore(Reason::BeforeCutOff);
+    }
+    let decided = match (consumer, &change.row) {
+        (Consumer::Currency, Row::Purchase(purchase)) => currency::decide(purchase, change, &rules.programs, now),
+        (Consumer::Tier, row) => Ok(tier::decide(row, change, &rules.programs)),
+        (Consumer::Mission, row) => mission::decide(row, change, &rules.programs),
+        (Consumer::Currency, Row::WalletEntry(_) | Row::FormSubmission(_)) => {
+            Ok(Decision::Ignore(Reason::NotInterested))
+        }
+    };
+    decided.unwrap_or_else(Decision::Refuse)
 }
 
-/// Something that must reach Inngest.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Effect {
-    /// Names the business fact, e.g. `award:<purchase>`; components escaped.
-    pub key: EffectKey,
-    /// Names this change of it; dedupe and the event's `id`.
-    pub claim: ClaimKey,
-    /// Whether a newer effect of the same key in the same batch makes this one needless.
-    pub state_like: bool,
-    pub event: Event,
-    pub reason: Reason,
+impl Rules {
+    #[must_use]
+    pub const fn new(programs: Arc<Programs>, effective_from: Option<Timestamp>) -> Self {
+        Self {
+            programs,
+            effective_from,
+        }
+    }
 }
 
-/// `award:<purchase>`, `tier:<merchant>:<user>`, `mission:<merchant>:<user>:...`: one row in `effects` some day.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(transparent)]
-pub struct EffectKey(pub Box<str>);
+const fn created_at(row: &Row) -> Timestamp {
+    match row {
+        Row::Purchase(row) => row.created_at,
+        Row::WalletEntry(row) => row.created_at,
+        Row::FormSubmission(row) => row.submitted_at,
+    }
+}
 
 impl Consumer {
     pub const ALL: [Self; 3] = [Self::Currency, Self::Tier, Self::Mission];
@@ -83,4 +140,37 @@ impl Consumer {
             Self::Mission => matches!(table, Table::PurchaseLedger | Table::FormSubmissions),
         }
     }
+
+    /// How many lanes it has unless `<CONSUMER>_CONCURRENCY` says otherwise.
+    #[must_use]
+    pub const fn default_lanes(self) -> usize {
+        match self {
+            Self::Currency => 5,
+            Self::Tier | Self::Mission => 3,
+        }
+    }
+
+    /// What picks the lane: the row for currency, the member for tier and mission. Stable over processes and releases.
+    #[must_use]
+    pub fn lane_key(self, change: &RowChange) -> u64 {
+        match self {
+            Self::Currency => fnv1a([change.row.id().as_str(), ""]),
+            Self::Tier | Self::Mission => {
+                let (merchant, user) = change.row.member();
+                fnv1a([merchant.as_str(), user.as_str()])
+            }
+        }
+    }
+}
+
+/// FNV-1a, 64 bits; 0xff, which no UTF-8 text holds, ends each part. Not the standard library's hasher, whose result may
+/// change with the toolchain.
+fn fnv1a(parts: [&str; 2]) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for part in parts {
+        for byte in part.bytes().chain([0xff]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash
 }

@@ -15,10 +15,10 @@ pub mod receiver;
 #[cfg(feature = "io")]
 use futures::future::BoxFuture;
 
+pub use batch::{EventBatch, Limits, Split};
 #[cfg(feature = "io")]
 pub use client::{Endpoint, HttpDeliver};
-pub use batch::{EventBatch, Limits, Split};
-pub use event::{Event, EventData};
+pub use event::{Award, Event, EventData, MissionEvaluation, MissionShare, RowRef, TierEvaluation};
 #[cfg(feature = "io")]
 pub use memory::MemoryDeliver;
 
