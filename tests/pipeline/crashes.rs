@@ -1,0 +1,87 @@
+//! The process dies at every edge of the way of a record; the next one takes over. Nothing is lost, and what is sent
+//! again has the same id.
+
+use crm_event_processors::consumers::Consumer;
+use crm_event_processors::dedupe::memory;
+use crm_event_processors::faults::Gate;
+use crm_event_processors::inngest::memory::Fault;
+
+use super::harness::{PURCHASES, Purchase, World, award_id};
+
+/// After the crash a new worker delivers whatever is open, and everything is committed.
+async fn recovers(world: &World, sent: usize) {
+    assert_eq!(world.log.committed(PURCHASES).unwrap_or(0), 0, "nothing was committed before the crash");
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    world.log.wait_all_committed(PURCHASES).await;
+    assert_eq!(world.awards(), vec![award_id("p-1", 10); sent]);
+    assert_eq!(world.inngest.accepted().distinct(), 1, "the same id");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_before_the_claim_loses_nothing() {
+    let world = World::new();
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    let gate = Gate::default();
+    worker.dedupe.claim_faults().push(memory::Fault::Hold(gate.clone()));
+    world.purchase(&Purchase::completed("p-1", 10));
+    gate.arrived().await;
+    worker.crash().await;
+    recovers(&world, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_between_claim_and_delivery_loses_nothing() {
+    let world = World::new();
+    let gate = Gate::default();
+    world.inngest.faults().push(Fault::Hold(gate.clone()));
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    world.purchase(&Purchase::completed("p-1", 10));
+    gate.arrived().await;
+    worker.crash().await;
+    recovers(&world, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_acceptance_and_before_the_confirm_sends_the_same_id_again() {
+    let world = World::new();
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    let gate = Gate::default();
+    worker.dedupe.confirm_faults().push(memory::Fault::Hold(gate.clone()));
+    world.purchase(&Purchase::completed("p-1", 10));
+    gate.arrived().await;
+    worker.crash().await;
+    recovers(&world, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_the_confirm_and_before_the_commit_finds_it_done() {
+    let world = World::new();
+    // More refusals than ticks until the crash: nothing is committed.
+    for _ in 0..50 {
+        world.log.fail_next_commit("no coordinator");
+    }
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    world.purchase(&Purchase::completed("p-1", 10));
+    world.inngest.accepted().wait_for(1).await;
+    let mut status = worker.telemetry.watch();
+    let finished = |status: &std::sync::Arc<crm_event_processors::telemetry::Status>| {
+        status.partitions.iter().any(|partition| partition.position == 1 && partition.outstanding == 0)
+    };
+    status.wait_for(finished).await.expect("published");
+    worker.crash().await;
+    recovers(&world, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redis_that_forgot_everything_costs_a_repeat_and_no_loss() {
+    let world = World::new();
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    let gate = Gate::default();
+    worker.dedupe.confirm_faults().push(memory::Fault::Hold(gate.clone()));
+    world.purchase(&Purchase::completed("p-1", 10));
+    gate.arrived().await;
+    worker.crash().await;
+    world.store.flush_all();
+    recovers(&world, 2).await;
+}

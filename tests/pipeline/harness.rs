@@ -1,0 +1,174 @@
+//! A worker on fakes: a log, a dedupe store, an Inngest and dead letters in memory, and workers that can be dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crm_event_processors::clock::TokioClock;
+use crm_event_processors::consumers::{Consumer, Rules};
+use crm_event_processors::dead_letters::MemoryDeadLetters;
+use crm_event_processors::debezium::DecimalMode;
+use crm_event_processors::dedupe::memory::{MemoryDedupe, MemoryStore};
+use crm_event_processors::inngest::memory::MemoryDeliver;
+use crm_event_processors::kafka::memory::{Member, MemoryLog, MemoryRecord};
+use crm_event_processors::loyalty::{DEMO_PROGRAM, Programs};
+use crm_event_processors::pipeline::{self, Exit, Options, Ports, Randomness};
+use crm_event_processors::record::{Budget, TopicPartition};
+use crm_event_processors::telemetry::Telemetry;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub(super) const PURCHASES: TopicPartition = TopicPartition { topic: 0, partition: 0 };
+pub(super) const OTHER_PURCHASES: TopicPartition = TopicPartition { topic: 0, partition: 1 };
+pub(super) const WALLET: TopicPartition = TopicPartition { topic: 1, partition: 0 };
+
+const TOPICS: [&str; 3] =
+    ["crm.public.purchase_ledger", "crm.public.wallet_ledger", "crm.public.form_submissions"];
+
+/// 2026-11-20T12:00:00Z; every row of these tests was committed a second before.
+const NOW_MS: i64 = 1_795_176_000_000;
+
+/// Everything that outlives a worker.
+pub(super) struct World {
+    pub(super) log: MemoryLog,
+    pub(super) store: MemoryStore,
+    pub(super) inngest: Arc<MemoryDeliver>,
+    pub(super) dead_letters: Arc<MemoryDeadLetters>,
+    /// How many workers were started: each has an owner token of its own.
+    started: std::cell::Cell<u32>,
+}
+
+/// A running worker.
+pub(super) struct Worker {
+    pub(super) member: Member,
+    pub(super) dedupe: Arc<MemoryDedupe>,
+    pub(super) telemetry: Arc<Telemetry>,
+    shutdown: CancellationToken,
+    task: JoinHandle<Exit>,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self {
+            log: MemoryLog::new(&TOPICS),
+            store: MemoryStore::default(),
+            inngest: Arc::default(),
+            dead_letters: Arc::default(),
+            started: std::cell::Cell::new(0),
+        }
+    }
+
+    /// A worker of all consumers that owns these partitions.
+    pub(super) async fn worker(&self, partitions: &[TopicPartition]) -> Worker {
+        self.worker_of(&Consumer::ALL, partitions).await
+    }
+
+    pub(super) async fn worker_of(&self, consumers: &[Consumer], partitions: &[TopicPartition]) -> Worker {
+        self.started.set(self.started.get() + 1);
+        let owner = format!("worker-{}", self.started.get());
+        let dedupe = Arc::new(MemoryDedupe::shared(self.store.clone(), &owner));
+        let clock = Arc::new(TokioClock::starting_at(jiff::Timestamp::from_millisecond(NOW_MS).expect("in range")));
+        let telemetry = Arc::new(Telemetry::new(clock.clone()).expect("instruments"));
+        let programs = Arc::new(Programs::from_json(DEMO_PROGRAM).expect("the demo's program is valid"));
+        let ports = Ports {
+            dedupe: dedupe.clone(),
+            deliver: self.inngest.clone(),
+            dead_letters: self.dead_letters.clone(),
+            clock,
+            randomness: Arc::new(Randomness::seeded(u64::from(self.started.get()))),
+            rules: Arc::new(Rules::new(programs, None)),
+            telemetry: telemetry.clone(),
+        };
+        let max_records = 1000;
+        let (handle, member) = self.log.join(Budget::new(max_records, 10_000_000));
+        let shutdown = CancellationToken::new();
+        let options = Options {
+            consumers: consumers.iter().map(|consumer| (*consumer, consumer.default_lanes())).collect(),
+            decimals: DecimalMode::Text,
+            commit_interval: Duration::from_millis(250),
+            revoke_deadline: Duration::from_secs(8),
+            drain_deadline: Duration::from_secs(25),
+            max_records,
+        };
+        let task = tokio::spawn(pipeline::run(options, handle, ports, shutdown.clone()));
+        member.assign(partitions).await;
+        Worker { member, dedupe, telemetry, shutdown, task }
+    }
+
+    pub(super) fn purchase(&self, purchase: &Purchase) -> i64 {
+        self.raw(PURCHASES, &purchase.envelope())
+    }
+
+    pub(super) fn raw(&self, place: TopicPartition, value: &str) -> i64 {
+        let record = MemoryRecord { value: Some(value.as_bytes().to_vec()), ..MemoryRecord::default() };
+        self.log.append(place, record, 0)
+    }
+
+    /// The accepted ids of one event name, in order, repeats included.
+    pub(super) fn accepted(&self, name: &str) -> Vec<String> {
+        let events = self.inngest.accepted().all();
+        events.into_iter().filter(|event| event.name == name).map(|event| event.id).collect()
+    }
+
+    pub(super) fn awards(&self) -> Vec<String> {
+        self.accepted("loyalty/award.scheduled")
+    }
+}
+
+impl Worker {
+    /// The process is gone at once: nothing is drained, nothing committed.
+    pub(super) async fn crash(self) {
+        self.task.abort();
+        let _aborted = self.task.await;
+    }
+
+    /// SIGTERM.
+    pub(super) async fn stop(self) -> Exit {
+        self.shutdown.cancel();
+        self.task.await.expect("the pipeline does not panic")
+    }
+
+    /// SIGTERM, not waited for.
+    pub(super) fn begin_stop(&self) {
+        self.shutdown.cancel();
+    }
+
+    pub(super) async fn ended(self) -> Exit {
+        self.task.await.expect("the pipeline does not panic")
+    }
+}
+
+/// One change of one purchase.
+pub(super) struct Purchase {
+    pub(super) id: &'static str,
+    pub(super) op: &'static str,
+    pub(super) status: &'static str,
+    pub(super) refunded: &'static str,
+    pub(super) lsn: u32,
+}
+
+impl Purchase {
+    pub(super) fn completed(id: &'static str, lsn: u32) -> Self {
+        Self { id, op: "c", status: "completed", refunded: "0.00", lsn }
+    }
+
+    pub(super) fn update(id: &'static str, status: &'static str, lsn: u32) -> Self {
+        Self { id, op: "u", status, refunded: "0.00", lsn }
+    }
+
+    /// As Debezium writes it.
+    pub(super) fn envelope(&self) -> String {
+        let Self { id, op, status, refunded, lsn } = self;
+        let ms = NOW_MS - 1000;
+        format!(
+            r#"{{"before":null,"after":{{"id":"{id}","user_id":"u-1","merchant_id":"m-any","final_amount":"100.00",
+            "refunded_amount":"{refunded}","status":"{status}","earn_currency":true,
+            "created_at":"2026-11-20T11:00:00.000000Z","completed_at":null}},
+            "source":{{"ts_ms":{ms},"table":"purchase_ledger","txId":1,"lsn":{lsn}}},"op":"{op}","ts_ms":{ms}}}"#
+        )
+    }
+}
+
+/// The id of the award event of one change of one purchase.
+pub(super) fn award_id(purchase: &str, lsn: u32) -> String {
+    format!("currency:award:purchase_ledger:{purchase}:{lsn}")
+}
