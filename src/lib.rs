@@ -10,7 +10,11 @@
 
 #[cfg(feature = "io")]
 pub mod clock;
+#[cfg(feature = "io")]
+pub mod faults;
 pub mod record;
+#[cfg(feature = "io")]
+pub mod tls;
 
 pub mod debezium;
 pub mod rows;
