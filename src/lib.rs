@@ -29,6 +29,8 @@ pub mod clock;
 #[cfg(feature = "io")]
 pub mod config;
 #[cfg(feature = "io")]
+pub mod faults;
+#[cfg(feature = "io")]
 pub mod kafka;
 #[cfg(feature = "io")]
 pub mod pipeline;

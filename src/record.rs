@@ -103,7 +103,10 @@ impl Batch {
     /// The headers of all records, end to end; [`Batch::view`] takes its record's part of them.
     #[must_use]
     pub fn headers(&self) -> Vec<Header<'_>> {
-        self.headers_in(Span { start: 0, end: self.headers.len() })
+        self.headers_in(Span {
+            start: 0,
+            end: self.headers.len(),
+        })
     }
 
     /// Where a record stands in Kafka.
@@ -116,19 +119,30 @@ impl Batch {
     #[must_use]
     pub fn view<'a>(&'a self, index: usize, headers: &'a [Header<'a>]) -> Option<RecordView<'a>> {
         let record = self.records.get(index)?;
-        let headers = headers.get(record.headers.start..record.headers.end).unwrap_or_default();
+        let headers = headers
+            .get(record.headers.start..record.headers.end)
+            .unwrap_or_default();
         Some(self.assemble(record, Headers(headers)))
     }
 
     fn headers_in(&self, span: Span) -> Vec<Header<'_>> {
         let value = |header: &HeaderSpan| header.value.map(|span| span.of(&self.bytes));
         let headers = self.headers.get(span.start..span.end).unwrap_or_default();
-        headers.iter().map(|header| Header { name: &header.name, value: value(header) }).collect()
+        headers
+            .iter()
+            .map(|header| Header {
+                name: &header.name,
+                value: value(header),
+            })
+            .collect()
     }
 
     fn assemble<'a>(&'a self, record: &RecordSpan, headers: Headers<'a>) -> RecordView<'a> {
         RecordView {
-            topic: self.topics.get(usize::from(record.place.topic)).map_or("", AsRef::as_ref),
+            topic: self
+                .topics
+                .get(usize::from(record.place.topic))
+                .map_or("", AsRef::as_ref),
             partition: record.place.partition,
             offset: record.offset,
             timestamp_ms: record.timestamp_ms,
@@ -142,7 +156,10 @@ impl Batch {
 impl Record {
     #[must_use]
     pub fn new(batch: &Arc<Batch>, index: usize) -> Self {
-        Self { batch: Arc::clone(batch), index }
+        Self {
+            batch: Arc::clone(batch),
+            index,
+        }
     }
 
     /// Calls `use_it` with a view of the record; `None` only if the index lies outside the batch.
@@ -168,7 +185,15 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     #[must_use]
     pub fn new(topics: Topics) -> Self {
-        Self { batch: Batch { topics, bytes: Vec::new(), headers: Vec::new(), records: Vec::new(), _share: None } }
+        Self {
+            batch: Batch {
+                topics,
+                bytes: Vec::new(),
+                headers: Vec::new(),
+                records: Vec::new(),
+                _share: None,
+            },
+        }
     }
 
     /// Copies one record.
@@ -178,9 +203,15 @@ impl BatchBuilder {
         let start = self.batch.headers.len();
         for header in record.headers.0 {
             let value = header.value.map(|bytes| self.copy(bytes));
-            self.batch.headers.push(HeaderSpan { name: header.name.into(), value });
+            self.batch.headers.push(HeaderSpan {
+                name: header.name.into(),
+                value,
+            });
         }
-        let headers = Span { start, end: self.batch.headers.len() };
+        let headers = Span {
+            start,
+            end: self.batch.headers.len(),
+        };
         self.batch.records.push(RecordSpan {
             place,
             offset: record.offset,
@@ -217,7 +248,10 @@ impl BatchBuilder {
     fn copy(&mut self, bytes: &[u8]) -> Span {
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(bytes);
-        Span { start, end: self.batch.bytes.len() }
+        Span {
+            start,
+            end: self.batch.bytes.len(),
+        }
     }
 }
 
@@ -253,7 +287,12 @@ impl Budget {
     #[must_use]
     pub fn new(max_records: usize, max_bytes: usize) -> Self {
         let used = std::sync::Mutex::new(Used::default());
-        Self(Arc::new(BudgetState { used, freed: std::sync::Condvar::new(), max_records, max_bytes }))
+        Self(Arc::new(BudgetState {
+            used,
+            freed: std::sync::Condvar::new(),
+            max_records,
+            max_bytes,
+        }))
     }
 
     /// How many more records fit, 0 when the bytes are used up.
@@ -289,7 +328,11 @@ impl Budget {
         let mut used = self.used();
         used.records = used.records.saturating_add(records);
         used.bytes = used.bytes.saturating_add(bytes);
-        BudgetShare { budget: self.clone(), records, bytes }
+        BudgetShare {
+            budget: self.clone(),
+            records,
+            bytes,
+        }
     }
 
     /// The counters stay true if a holder panicked: every change of them is one assignment.
@@ -300,7 +343,11 @@ impl Budget {
 
 impl BudgetState {
     fn room(&self, used: Used) -> usize {
-        if used.bytes >= self.max_bytes { 0 } else { self.max_records.saturating_sub(used.records) }
+        if used.bytes >= self.max_bytes {
+            0
+        } else {
+            self.max_records.saturating_sub(used.records)
+        }
     }
 }
 
@@ -325,12 +372,26 @@ mod tests {
     fn view(headers: Headers<'_>) -> RecordView<'_> {
         let topic = "crm.public.purchase_ledger";
         let (key, value) = (Some(b"k".as_slice()), Some(b"value".as_slice()));
-        RecordView { topic, partition: 3, offset: 7, timestamp_ms: Some(9), key, value, headers }
+        RecordView {
+            topic,
+            partition: 3,
+            offset: 7,
+            timestamp_ms: Some(9),
+            key,
+            value,
+            headers,
+        }
     }
 
     #[test]
     fn a_batch_gives_back_exactly_what_was_put_in() {
-        let headers = [Header { name: "a", value: Some(b"1") }, Header { name: "a", value: None }];
+        let headers = [
+            Header {
+                name: "a",
+                value: Some(b"1"),
+            },
+            Header { name: "a", value: None },
+        ];
         let place = TopicPartition { topic: 0, partition: 3 };
         let mut builder = BatchBuilder::new(topics());
         builder.push(place, &view(Headers::default()));
@@ -339,8 +400,14 @@ mod tests {
         let record = Record::new(&batch, 1);
         record
             .with(|seen| {
-                assert_eq!((seen.topic, seen.partition, seen.offset), ("crm.public.purchase_ledger", 3, 7));
-                assert_eq!((seen.key, seen.value), (Some(b"k".as_slice()), Some(b"value".as_slice())));
+                assert_eq!(
+                    (seen.topic, seen.partition, seen.offset),
+                    ("crm.public.purchase_ledger", 3, 7)
+                );
+                assert_eq!(
+                    (seen.key, seen.value),
+                    (Some(b"k".as_slice()), Some(b"value".as_slice()))
+                );
                 assert_eq!(seen.headers.0, headers);
             })
             .expect("inside the batch");

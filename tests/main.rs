@@ -2,6 +2,12 @@
 //!
 //! `pipeline` runs the whole way on fakes with paused time; `kafka` on librdkafka's mock cluster; `redis` and `real` on
 //! real servers, which `make stack-up` starts. A server that is missing fails its tests; nothing is skipped.
-#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests fail by panicking"
+)]
 
 mod pipeline;
+mod redis;

@@ -1,5 +1,9 @@
 //! The commands. Each file is one; this one parses and turns every end into an exit code.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to people on standard output")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "commands talk to people on standard output"
+)]
 
 mod config;
 mod demo;
@@ -16,7 +20,12 @@ use crate::kafka::StartError;
 
 /// Turns the row changes of a loyalty CRM into durable workflows.
 #[derive(Debug, Parser)]
-#[command(name = "crm-event-processors", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    name = "crm-event-processors",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -71,7 +80,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version come here too; they are not errors.
             let _shown = error.print();
-            return if error.use_stderr() { Code::Usage.into() } else { Code::Ok.into() };
+            return if error.use_stderr() {
+                Code::Usage.into()
+            } else {
+                Code::Ok.into()
+            };
         }
     };
     crate::tls::install_provider();
@@ -99,7 +112,9 @@ pub fn main() -> ExitCode {
 fn code_of(error: &anyhow::Error) -> Code {
     if let Some(start) = error.downcast_ref::<StartError>() {
         return match start {
-            StartError::Client(_) | StartError::Refused { .. } | StartError::MissingTopics { .. } => Code::Configuration,
+            StartError::Client(_) | StartError::Refused { .. } | StartError::MissingTopics { .. } => {
+                Code::Configuration
+            }
             StartError::Unreachable { .. } => Code::Unavailable,
             StartError::Thread(_) => Code::Internal,
         };
@@ -107,7 +122,11 @@ fn code_of(error: &anyhow::Error) -> Code {
     if error.is::<Problems>() || error.is::<crate::loyalty::ProgramErrors>() {
         return Code::Configuration;
     }
-    if error.is::<Usage>() { Code::Usage } else { Code::Internal }
+    if error.is::<Usage>() {
+        Code::Usage
+    } else {
+        Code::Internal
+    }
 }
 
 /// The command was called in a way it cannot serve.

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Code;
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Flags, Settings};
+use crate::config::{Flags, Problems, Settings};
 use crate::consumers::Rules;
 use crate::dead_letters::{KafkaDeadLetters, Queue};
 use crate::dedupe::{RedisDedupe, RedisSettings};
-use crate::inngest::{Endpoint, HttpDeliver};
+use crate::inngest::{Endpoint, HttpDeliver, HttpSettings};
 use crate::kafka::{self, Membership};
 use crate::loyalty::Programs;
 use crate::pipeline::source::Failure;
@@ -46,7 +46,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<Code> {
 /// Reads and checks a program file.
 pub(super) fn read_programs(path: &str) -> anyhow::Result<Programs> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| crate::config::Problems(vec![format!("PROGRAM_FILE {path} cannot be read: {error}")]))?;
+        .map_err(|error| Problems(vec![format!("PROGRAM_FILE {path} cannot be read: {error}")]))?;
     Programs::from_json(&text).with_context(|| format!("PROGRAM_FILE {path}"))
 }
 
@@ -60,13 +60,12 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
         tracing::info!(%address, "health endpoints");
     }
     let randomness = Arc::new(Randomness::from_entropy());
-    let dedupe = RedisDedupe::new(RedisSettings {
-        url: settings.redis_url.clone(),
-        owner: format!("{:016x}", randomness.number()),
+    let owner = format!("{:016x}", randomness.number());
+    let redis = RedisSettings {
         window: settings.dedup_window,
-        ..RedisSettings::default()
-    })
-    .context("REDIS_URL")?;
+        ..RedisSettings::new(settings.redis_url.clone(), owner)
+    };
+    let dedupe = RedisDedupe::new(&redis)?;
     match dedupe.policy_warning().await {
         Ok(None) => {}
         Ok(Some(warning)) => tracing::warn!(warning, "dedupe store"),
@@ -75,7 +74,9 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
     }
     let inngest = &settings.inngest;
     let endpoint = Endpoint::new(&inngest.base_url, &inngest.event_key, inngest.environment.as_deref());
-    let deliver = HttpDeliver::new(endpoint.context("INNGEST_BASE_URL")?, inngest.requests_per_second)?;
+    let endpoint = endpoint.map_err(|error| Problems(vec![error.to_string()]))?;
+    let http = HttpSettings::at_rate(inngest.requests_per_second);
+    let deliver = HttpDeliver::new(endpoint, &http, Arc::clone(&clock))?;
     let dead_letters = KafkaDeadLetters::new(&settings.kafka, &settings.topic_prefix, Arc::clone(&clock))?;
     let (handle, source) = join(&settings, Arc::clone(&telemetry)).await?;
     stop_on_signal(shutdown.clone())?;
@@ -130,7 +131,10 @@ async fn join(
         connection: settings.kafka.clone(),
         group: settings.group.clone(),
         topics,
-        needed: Queue::ALL.iter().map(|queue| queue.topic(&settings.topic_prefix)).collect(),
+        needed: Queue::ALL
+            .iter()
+            .map(|queue| queue.topic(&settings.topic_prefix))
+            .collect(),
         session_timeout_ms: settings.session_timeout_ms,
         revoke_deadline: REVOKE_DEADLINE,
         accept_gap: settings.accept_gap,

@@ -9,13 +9,30 @@ pub struct Flags {
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", value_name = "HOSTS", help_heading = "Kafka")]
     pub kafka_bootstrap_servers: Option<String>,
     /// API key (SASL/PLAIN user name).
-    #[arg(long, env = "KAFKA_API_KEY", value_name = "KEY", hide_env_values = true, help_heading = "Kafka")]
+    #[arg(
+        long,
+        env = "KAFKA_API_KEY",
+        value_name = "KEY",
+        hide_env_values = true,
+        help_heading = "Kafka"
+    )]
     pub kafka_api_key: Option<String>,
     /// API secret (SASL/PLAIN password).
-    #[arg(long, env = "KAFKA_API_SECRET", value_name = "SECRET", hide_env_values = true, help_heading = "Kafka")]
+    #[arg(
+        long,
+        env = "KAFKA_API_SECRET",
+        value_name = "SECRET",
+        hide_env_values = true,
+        help_heading = "Kafka"
+    )]
     pub kafka_api_secret: Option<String>,
     /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL. Default: SASL_SSL if an API key is set, else PLAINTEXT.
-    #[arg(long, env = "KAFKA_SECURITY_PROTOCOL", value_name = "PROTOCOL", help_heading = "Kafka")]
+    #[arg(
+        long,
+        env = "KAFKA_SECURITY_PROTOCOL",
+        value_name = "PROTOCOL",
+        help_heading = "Kafka"
+    )]
     pub kafka_security_protocol: Option<String>,
     /// A CA bundle (PEM) instead of the system's.
     #[arg(long, env = "KAFKA_CA_FILE", value_name = "FILE", help_heading = "Kafka")]
@@ -56,14 +73,26 @@ pub struct Flags {
     pub ledger_effective_from: Option<String>,
 
     /// The dedupe store: redis:// or rediss:// (TLS), Redis 7 or newer, without eviction.
-    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true, help_heading = "Dedupe")]
+    #[arg(
+        long,
+        env = "REDIS_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        help_heading = "Dedupe"
+    )]
     pub redis_url: Option<String>,
     /// How long a delivered change is remembered. Default 300.
     #[arg(long, env = "DEDUP_WINDOW_SECS", value_name = "SECONDS", help_heading = "Dedupe")]
     pub dedup_window_secs: Option<String>,
 
     /// Event key of the Inngest environment. Not needed with INNGEST_DEV.
-    #[arg(long, env = "INNGEST_EVENT_KEY", value_name = "KEY", hide_env_values = true, help_heading = "Inngest")]
+    #[arg(
+        long,
+        env = "INNGEST_EVENT_KEY",
+        value_name = "KEY",
+        hide_env_values = true,
+        help_heading = "Inngest"
+    )]
     pub inngest_event_key: Option<String>,
     /// Where the event API is. Default https://inn.gs, with INNGEST_DEV http://localhost:8288.
     #[arg(long, env = "INNGEST_BASE_URL", value_name = "URL", help_heading = "Inngest")]
@@ -93,5 +122,8 @@ pub struct Flags {
 #[must_use]
 pub fn variables() -> Vec<String> {
     let command = Flags::augment_args(clap::Command::new("run"));
-    command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned())).collect()
+    command
+        .get_arguments()
+        .filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned()))
+        .collect()
 }

@@ -19,7 +19,9 @@ pub struct KafkaDeadLetters {
 
 impl std::fmt::Debug for KafkaDeadLetters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KafkaDeadLetters").field("prefix", &self.prefix).finish_non_exhaustive()
+        f.debug_struct("KafkaDeadLetters")
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
     }
 }
 
@@ -28,7 +30,11 @@ impl KafkaDeadLetters {
     /// When the client cannot be made from these settings.
     pub fn new(connection: &Connection, prefix: &str, clock: SharedClock) -> Result<Self, KafkaError> {
         let producer = producer_config(connection).create_with_context(crate::kafka::Logging)?;
-        Ok(Self { producer, prefix: prefix.to_owned(), clock })
+        Ok(Self {
+            producer,
+            prefix: prefix.to_owned(),
+            clock,
+        })
     }
 
     async fn send(&self, letter: &Letter, topic: &str) -> Result<(), String> {
@@ -36,13 +42,25 @@ impl KafkaDeadLetters {
         let sending = letter.record.with(|record| {
             let mut headers = OwnedHeaders::new_with_capacity(record.headers.0.len() + ours.len());
             for header in record.headers.0 {
-                headers = headers.insert(Header { key: header.name, value: header.value });
+                headers = headers.insert(Header {
+                    key: header.name,
+                    value: header.value,
+                });
             }
             for (name, value) in &ours {
-                headers = headers.insert(Header { key: name, value: Some(value) });
+                headers = headers.insert(Header {
+                    key: name,
+                    value: Some(value),
+                });
             }
-            let message = FutureRecord { key: record.key, payload: record.value, ..FutureRecord::to(topic) };
-            self.producer.send_result(message.headers(headers)).map_err(|(error, _message)| error.to_string())
+            let message = FutureRecord {
+                key: record.key,
+                payload: record.value,
+                ..FutureRecord::to(topic)
+            };
+            self.producer
+                .send_result(message.headers(headers))
+                .map_err(|(error, _message)| error.to_string())
         });
         let delivered = sending.ok_or("the record is not in its batch")??.await;
         match delivered {
@@ -65,4 +83,3 @@ impl DeadLetters for KafkaDeadLetters {
         .boxed()
     }
 }
-

@@ -66,11 +66,20 @@ impl DeadLetters for MemoryDeadLetters {
     fn write<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), WriteError>> {
         async move {
             if let Some(cause) = self.state().failures.pop_front() {
-                return Err(WriteError { topic: letter.queue.name().to_owned(), cause });
+                return Err(WriteError {
+                    topic: letter.queue.name().to_owned(),
+                    cause,
+                });
             }
             let stored = letter.record.with(|record| {
-                let own = record.headers.0.iter().map(|h| (h.name.to_owned(), h.value.map(<[u8]>::to_vec)));
-                let ours = provenance(letter, 0).into_iter().map(|(n, v)| (n.to_owned(), Some(v.into_bytes())));
+                let own = record
+                    .headers
+                    .0
+                    .iter()
+                    .map(|h| (h.name.to_owned(), h.value.map(<[u8]>::to_vec)));
+                let ours = provenance(letter, 0)
+                    .into_iter()
+                    .map(|(n, v)| (n.to_owned(), Some(v.into_bytes())));
                 StoredLetter {
                     queue: letter.queue,
                     topic: record.topic.to_owned(),

@@ -12,7 +12,10 @@ use crate::consumers::Consumer;
 use crate::record::Record;
 
 #[cfg(feature = "io")]
-pub use {kafka::KafkaDeadLetters, memory::{MemoryDeadLetters, StoredLetter}};
+pub use {
+    kafka::KafkaDeadLetters,
+    memory::{MemoryDeadLetters, StoredLetter},
+};
 
 /// Which dead-letter topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +81,12 @@ impl Queue {
 pub fn provenance(letter: &Letter, written_at_ms: i64) -> Vec<(&'static str, String)> {
     let place = letter.record.with(|record| {
         let timestamp = record.timestamp_ms.map_or_else(String::new, |ms| ms.to_string());
-        (record.topic.to_owned(), record.partition.to_string(), record.offset.to_string(), timestamp)
+        (
+            record.topic.to_owned(),
+            record.partition.to_string(),
+            record.offset.to_string(),
+            timestamp,
+        )
     });
     let (topic, partition, offset, timestamp) = place.unwrap_or_default();
     vec![

@@ -6,16 +6,19 @@
 
 mod key;
 #[cfg(feature = "io")]
-mod memory;
+pub mod memory;
 #[cfg(feature = "io")]
-mod redis;
+pub mod redis;
 
 #[cfg(feature = "io")]
 use futures::future::BoxFuture;
 
 pub use key::{ClaimKey, escape};
 #[cfg(feature = "io")]
-pub use {memory::MemoryDedupe, redis::RedisDedupe};
+pub use {
+    memory::MemoryDedupe,
+    redis::{RedisDedupe, RedisSettings, RedisUrl},
+};
 
 /// What the store said about one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub enum Claim {
 }
 
 /// Why the store could not answer. Nothing is known about the keys then.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DedupeError {
     /// Down, out of memory, read-only, loading, busy: back off and ask again.
     #[error("dedupe store unavailable: {0}")]

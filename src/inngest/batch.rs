@@ -31,11 +31,24 @@ pub struct Split {
 impl Default for Limits {
     /// The whole body stays under the smallest plan's 256 KiB.
     fn default() -> Self {
-        Self { max_events: 400, max_bytes: 200 * 1024 }
+        Self {
+            max_events: 400,
+            max_bytes: 200 * 1024,
+        }
     }
 }
 
 impl EventBatch {
+    /// These events.
+    #[must_use]
+    pub fn of(events: &[Event], now_ms: i64) -> Self {
+        let mut batch = Self::default();
+        for event in events {
+            batch.push(event, now_ms);
+        }
+        batch
+    }
+
     /// Serialises one event behind the last.
     pub fn push(&mut self, event: &Event, now_ms: i64) {
         if !self.json.is_empty() {
@@ -59,14 +72,20 @@ impl EventBatch {
     /// One event's JSON.
     #[must_use]
     pub fn event(&self, index: usize) -> &[u8] {
-        self.spans.get(index).and_then(|span| self.json.get(span.clone())).unwrap_or_default()
+        self.spans
+            .get(index)
+            .and_then(|span| self.json.get(span.clone()))
+            .unwrap_or_default()
     }
 
     /// The body of a request: a JSON array of these events.
     #[must_use]
     pub fn body(&self, events: Range<usize>) -> Vec<u8> {
         let spans = self.spans.get(events).unwrap_or_default();
-        let json = spans.first().zip(spans.last()).and_then(|(first, last)| self.json.get(first.start..last.end));
+        let json = spans
+            .first()
+            .zip(spans.last())
+            .and_then(|(first, last)| self.json.get(first.start..last.end));
         let json = json.unwrap_or_default();
         let mut body = Vec::with_capacity(json.len().saturating_add(2));
         body.push(b'[');
@@ -80,29 +99,100 @@ impl EventBatch {
     pub fn split(&self, limits: Limits) -> Split {
         let mut split = Split::default();
         let mut start = 0;
-        // The brackets; each event adds itself and a comma.
+        // The brackets of the array.
         let mut bytes = 2_usize;
         for (index, span) in self.spans.iter().enumerate() {
-            let size = span.len().saturating_add(1);
-            let alone = size.saturating_add(2) > limits.max_bytes;
-            let full = index.saturating_sub(start) >= limits.max_events || bytes.saturating_add(size) > limits.max_bytes;
-            if (alone || full) && start < index {
+            let comma = usize::from(index > start);
+            let oversize = span.len().saturating_add(2) > limits.max_bytes;
+            let grown = bytes.saturating_add(comma).saturating_add(span.len());
+            if !oversize && index.saturating_sub(start) < limits.max_events && grown <= limits.max_bytes {
+                bytes = grown;
+                continue;
+            }
+            if start < index {
                 split.requests.push(start..index);
             }
-            if alone {
+            start = index;
+            bytes = span.len().saturating_add(2);
+            if oversize {
                 split.oversize.push(index);
                 start = index.saturating_add(1);
                 bytes = 2;
-            } else if full {
-                start = index;
-                bytes = size.saturating_add(2);
-            } else {
-                bytes = bytes.saturating_add(size);
             }
         }
         if start < self.spans.len() {
             split.requests.push(start..self.spans.len());
         }
         split
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inngest::samples;
+
+    /// A batch of events of these sizes; what is in them does not matter here.
+    fn batch(sizes: &[usize]) -> EventBatch {
+        let mut batch = EventBatch::default();
+        for size in sizes {
+            if !batch.json.is_empty() {
+                batch.json.push(b',');
+            }
+            let start = batch.json.len();
+            batch.json.resize(start + size, b'x');
+            batch.spans.push(start..start + size);
+        }
+        batch
+    }
+
+    fn limits(max_events: usize, max_bytes: usize) -> Limits {
+        Limits { max_events, max_bytes }
+    }
+
+    #[test]
+    fn what_fits_goes_out_together() {
+        // [aaa,bbb] is 9 bytes.
+        assert_eq!(batch(&[3, 3, 3]).split(limits(10, 9)).requests, [0..2, 2..3]);
+        assert_eq!(batch(&[3, 3]).split(limits(10, 8)).requests, [0..1, 1..2]);
+        assert_eq!(batch(&[1; 5]).split(limits(2, 100)).requests, [0..2, 2..4, 4..5]);
+        assert_eq!(batch(&[]).split(limits(2, 100)), Split::default());
+    }
+
+    #[test]
+    fn an_event_that_fits_nowhere_is_named_and_the_others_go_out() {
+        let split = batch(&[3, 99, 3, 3, 98]).split(limits(10, 100));
+        assert_eq!(split.oversize, [1]);
+        assert_eq!(split.requests, [0..1, 2..4, 4..5]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_request_exceeds_the_limits_and_no_event_is_forgotten(
+            sizes in proptest::collection::vec(1_usize..40, 0..20),
+            max_events in 1_usize..6,
+            max_bytes in 3_usize..60,
+        ) {
+            let batch = batch(&sizes);
+            let split = batch.split(limits(max_events, max_bytes));
+            let mut seen: Vec<usize> = split.requests.iter().cloned().flatten().collect();
+            for request in &split.requests {
+                assert!(batch.body(request.clone()).len() <= max_bytes && request.len() <= max_events);
+            }
+            assert!(split.oversize.iter().all(|&index| sizes[index] + 2 > max_bytes));
+            assert!(seen.is_sorted());
+            seen.extend(&split.oversize);
+            seen.sort_unstable();
+            assert_eq!(seen, (0..sizes.len()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_body_is_a_json_array_of_its_events() {
+        let batch = EventBatch::of(&samples::events(&["a", "b", "c"]), i64::MAX);
+        let parsed: Vec<serde_json::Value> = serde_json::from_slice(&batch.body(1..3)).expect("JSON");
+        assert_eq!(parsed.len(), 2);
+        assert_eq!(parsed[1]["id"], samples::id("c"));
+        assert_eq!(batch.body(0..0), b"[]");
     }
 }

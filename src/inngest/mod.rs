@@ -1,23 +1,30 @@
 //! Stage 6, deliver: takes events, gives what Inngest said about them.
 //!
-//! The shapes of the events are pure and live in [`event`]; the HTTP client knows the event API's documented answers and
-//! its limits. It never retries and never decides what an answer means for a record: the pipeline does.
+//! The shapes of the events are pure and live in [`event`]; so do [`batch`] (what fits into one request) and [`answer`]
+//! (what a reply means). The HTTP client knows the event API's documented answers and its limits; [`receiver`] imitates
+//! that API for tests, demo and benchmarks. It never retries and never decides what an answer means for a record: the
+//! pipeline does.
 
-mod batch;
+pub mod answer;
+pub mod batch;
 #[cfg(feature = "io")]
-mod client;
-mod event;
+pub mod client;
+pub mod event;
 #[cfg(feature = "io")]
-mod memory;
+pub mod memory;
 #[cfg(feature = "io")]
 pub mod receiver;
+#[cfg(feature = "io")]
+pub mod recorded;
+#[cfg(test)]
+mod samples;
 
 #[cfg(feature = "io")]
 use futures::future::BoxFuture;
 
 pub use batch::{EventBatch, Limits, Split};
 #[cfg(feature = "io")]
-pub use client::{Endpoint, HttpDeliver};
+pub use client::{Endpoint, HttpDeliver, HttpSettings};
 pub use event::{Award, Event, EventData, MissionEvaluation, MissionShare, RowRef, TierEvaluation};
 #[cfg(feature = "io")]
 pub use memory::MemoryDeliver;

@@ -32,7 +32,10 @@ impl Connection {
             .set("socket.keepalive.enable", "true")
             .set_log_level(RDKafkaLogLevel::Info);
         if let (Some(key), Some(secret)) = (&self.api_key, &self.api_secret) {
-            config.set("sasl.mechanisms", "PLAIN").set("sasl.username", key).set("sasl.password", secret.expose());
+            config
+                .set("sasl.mechanisms", "PLAIN")
+                .set("sasl.username", key)
+                .set("sasl.password", secret.expose());
         }
         if let Some(file) = &self.ca_file {
             config.set("ssl.ca.location", file);

@@ -63,7 +63,15 @@ pub fn start(
     runtime: tokio::runtime::Handle,
     telemetry: Arc<Telemetry>,
 ) -> Result<(Handle, Source), StartError> {
-    let Membership { connection, group, topics, needed, session_timeout_ms, budget, .. } = membership;
+    let Membership {
+        connection,
+        group,
+        topics,
+        needed,
+        session_timeout_ms,
+        budget,
+        ..
+    } = membership;
     // Every batch holds at least one record; the rest is room for assignments and answers.
     let (event_tx, events) = mpsc::channel(membership.max_records + 1024);
     let (commands, command_rx) = mpsc::channel(1024);
@@ -80,14 +88,39 @@ pub fn start(
     let config = consumer_config(&connection, &group, session_timeout_ms);
     let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(StartError::Client)?;
     let subscribed: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
-    let wanted = subscribed.iter().map(|topic| (*topic).to_owned()).chain(needed).collect();
-    preflight::check(&consumer, &Preflight { connection: &connection, topics: wanted })?;
+    let wanted = subscribed
+        .iter()
+        .map(|topic| (*topic).to_owned())
+        .chain(needed)
+        .collect();
+    preflight::check(
+        &consumer,
+        &Preflight {
+            connection: &connection,
+            topics: wanted,
+        },
+    )?;
     consumer.subscribe(&subscribed).map_err(StartError::Client)?;
     let thread = std::thread::Builder::new()
         .name("kafka-poll".to_owned())
-        .spawn(move || Poller { consumer, commands: command_rx, short_of_room: false, stopped: false }.run())
+        .spawn(move || {
+            Poller {
+                consumer,
+                commands: command_rx,
+                short_of_room: false,
+                stopped: false,
+            }
+            .run()
+        })
         .map_err(StartError::Thread)?;
-    Ok((Handle { topics, events, commands }, Source { thread }))
+    Ok((
+        Handle {
+            topics,
+            events,
+            commands,
+        },
+        Source { thread },
+    ))
 }
 
 struct Poller {
@@ -121,7 +154,10 @@ impl Poller {
                     let committed = self.consumer.commit(&context.list(&commits), CommitMode::Async);
                     if let Err(error) = &committed {
                         let error = Some(error.to_string());
-                        context.tell(Event::Committed { offsets: commits, error });
+                        context.tell(Event::Committed {
+                            offsets: commits,
+                            error,
+                        });
                     }
                     Ok(())
                 }
@@ -131,7 +167,11 @@ impl Poller {
                 }
                 Ok(Command::Resume(places)) => {
                     context.state().held.retain(|place| !places.contains(place));
-                    if self.short_of_room { Ok(()) } else { self.consumer.resume(&context.partitions(&places)) }
+                    if self.short_of_room {
+                        Ok(())
+                    } else {
+                        self.consumer.resume(&context.partitions(&places))
+                    }
                 }
                 Ok(Command::StopFetching) => {
                     self.stopped = true;
@@ -139,8 +179,11 @@ impl Poller {
                 }
                 Ok(Command::Close { commits, reply }) => {
                     let list = context.list(&commits);
-                    let committed =
-                        if commits.is_empty() { Ok(()) } else { self.consumer.commit(&list, CommitMode::Sync) };
+                    let committed = if commits.is_empty() {
+                        Ok(())
+                    } else {
+                        self.consumer.commit(&list, CommitMode::Sync)
+                    };
                     let _nobody_waits = reply.send(committed.map_err(|error| error.to_string()));
                     return false;
                 }
@@ -222,11 +265,17 @@ impl Poller {
     /// Copies a message into the open batch; gives the batch's bytes.
     fn copy(&self, message: &BorrowedMessage<'_>) -> usize {
         let context = self.consumer.context();
-        let Some(place) = context.place(message.topic(), message.partition()) else { return 0 };
+        let Some(place) = context.place(message.topic(), message.partition()) else {
+            return 0;
+        };
         // The client library panics on a header name that is not UTF-8. The record goes on without its headers, and
         // says so: it cannot be decoded, and lands in the dead letters.
-        let headers = catch_unwind(AssertUnwindSafe(|| headers_of(message)))
-            .unwrap_or_else(|_panic| vec![Header { name: UNREADABLE_HEADERS, value: None }]);
+        let headers = catch_unwind(AssertUnwindSafe(|| headers_of(message))).unwrap_or_else(|_panic| {
+            vec![Header {
+                name: UNREADABLE_HEADERS,
+                value: None,
+            }]
+        });
         let record = RecordView {
             topic: message.topic(),
             partition: message.partition(),
@@ -237,7 +286,9 @@ impl Poller {
             headers: Headers(&headers),
         };
         let mut state = context.state();
-        let open = state.open.get_or_insert_with(|| BatchBuilder::new(Arc::clone(&context.topics)));
+        let open = state
+            .open
+            .get_or_insert_with(|| BatchBuilder::new(Arc::clone(&context.topics)));
         open.push(place, &record);
         open.bytes()
     }
@@ -258,7 +309,9 @@ impl Poller {
                 context.tell(Event::Failed(Failure::Configuration(message)));
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
-                context.tell(Event::Failed(Failure::Fatal(format!("fatal kafka client error: {error}"))));
+                context.tell(Event::Failed(Failure::Fatal(format!(
+                    "fatal kafka client error: {error}"
+                ))));
             }
             // Brokers away, an interval exceeded, a topic in trouble: the client goes on by itself.
             _ => tracing::warn!(%error, "kafka consumer: going on"),
@@ -267,9 +320,17 @@ impl Poller {
 }
 
 /// Stands in for headers that cannot be read.
-pub const UNREADABLE_HEADERS: &str = "crm.unreadable_headers";
+pub(super) const UNREADABLE_HEADERS: &str = "crm.unreadable_headers";
 
 fn headers_of<'a>(message: &'a BorrowedMessage<'_>) -> Vec<Header<'a>> {
-    let Some(headers) = message.headers() else { return Vec::new() };
-    headers.iter().map(|header| Header { name: header.key, value: header.value }).collect()
+    let Some(headers) = message.headers() else {
+        return Vec::new();
+    };
+    headers
+        .iter()
+        .map(|header| Header {
+            name: header.key,
+            value: header.value,
+        })
+        .collect()
 }

@@ -51,14 +51,22 @@ pub struct Member {
 #[derive(Debug)]
 enum Order {
     Assign(Vec<TopicPartition>, oneshot::Sender<()>),
-    Revoke { partitions: Vec<TopicPartition>, lost: bool, done: oneshot::Sender<()> },
+    Revoke {
+        partitions: Vec<TopicPartition>,
+        lost: bool,
+        done: oneshot::Sender<()>,
+    },
 }
 
 impl MemoryLog {
     #[must_use]
     pub fn new(topics: &[&str]) -> Self {
         let topics = topics.iter().map(|topic| (*topic).into()).collect();
-        Self { topics, state: Arc::default(), changes: watch::Sender::new(0) }
+        Self {
+            topics,
+            state: Arc::default(),
+            changes: watch::Sender::new(0),
+        }
     }
 
     /// Appends at the next offset, leaving `gap` offsets out, as transaction markers do.
@@ -80,7 +88,12 @@ impl MemoryLog {
 
     /// Waits until everything appended to the partition so far is committed.
     pub async fn wait_all_committed(&self, place: TopicPartition) {
-        let end = self.state().logs.get(&place).and_then(|log| log.last()).map_or(0, |(offset, _)| offset + 1);
+        let end = self
+            .state()
+            .logs
+            .get(&place)
+            .and_then(|log| log.last())
+            .map_or(0, |(offset, _)| offset + 1);
         let mut changes = self.changes.subscribe();
         while self.committed(place) != Some(end) {
             if changes.changed().await.is_err() {
@@ -111,7 +124,14 @@ impl MemoryLog {
             stopped: false,
         };
         tokio::spawn(server.run());
-        (Handle { topics: Arc::clone(&self.topics), events, commands }, Member { orders })
+        (
+            Handle {
+                topics: Arc::clone(&self.topics),
+                events,
+                commands,
+            },
+            Member { orders },
+        )
     }
 
     fn commit(&self, commits: &[Commit]) -> Option<String> {
@@ -144,7 +164,11 @@ impl Member {
     /// Takes partitions away, after the pipeline has answered; `lost`: without its answer counting.
     pub async fn revoke(&self, partitions: &[TopicPartition], lost: bool) {
         let (done, revoked) = oneshot::channel();
-        let order = Order::Revoke { partitions: partitions.to_vec(), lost, done };
+        let order = Order::Revoke {
+            partitions: partitions.to_vec(),
+            lost,
+            done,
+        };
         if self.orders.send(order).await.is_ok() {
             let _gone = revoked.await;
         }
@@ -230,16 +254,25 @@ impl Server {
             Order::Assign(partitions, done) => {
                 let assigned = partitions.into_iter().map(|place| {
                     let committed = self.log.committed(place);
-                    Assigned { place, start: committed.unwrap_or(0), committed }
+                    Assigned {
+                        place,
+                        start: committed.unwrap_or(0),
+                        committed,
+                    }
                 });
                 let assigned: Vec<Assigned> = assigned.collect();
-                self.positions.extend(assigned.iter().map(|assigned| (assigned.place, assigned.start)));
+                self.positions
+                    .extend(assigned.iter().map(|assigned| (assigned.place, assigned.start)));
                 self.tell(Event::Assigned(assigned));
                 let _nobody_waits = done.send(());
             }
             Order::Revoke { partitions, lost, done } => {
                 let (reply, answer) = oneshot::channel();
-                self.tell(Event::Revoked { partitions: partitions.clone(), lost, reply });
+                self.tell(Event::Revoked {
+                    partitions: partitions.clone(),
+                    lost,
+                    reply,
+                });
                 let commits = answer.await.unwrap_or_default();
                 if !lost {
                     let _refused = self.log.commit(&commits);
@@ -261,8 +294,14 @@ impl Server {
 }
 
 fn push(builder: &mut BatchBuilder, topics: &Topics, place: TopicPartition, offset: i64, record: &MemoryRecord) {
-    let headers: Vec<Header<'_>> =
-        record.headers.iter().map(|(name, value)| Header { name, value: value.as_deref() }).collect();
+    let headers: Vec<Header<'_>> = record
+        .headers
+        .iter()
+        .map(|(name, value)| Header {
+            name,
+            value: value.as_deref(),
+        })
+        .collect();
     let view = RecordView {
         topic: topics.get(usize::from(place.topic)).map_or("", AsRef::as_ref),
         partition: place.partition,

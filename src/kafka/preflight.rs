@@ -42,27 +42,42 @@ pub(super) fn check(consumer: &BaseConsumer<Context>, wanted: &Preflight<'_>) ->
             // Serve the error events, which say why no broker answered.
             let _served = consumer.poll(Duration::ZERO);
             let last = consumer.context().state().last_error.clone();
-            unreachable(wanted.connection, error.rdkafka_error_code(), last.unwrap_or_else(|| error.to_string()))
+            unreachable(
+                wanted.connection,
+                error.rdkafka_error_code(),
+                last.unwrap_or_else(|| error.to_string()),
+            )
         })?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == name);
         match topic.map(|topic| (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len())) {
             Some((None, partitions)) if partitions > 0 => {}
             Some((Some(code @ RDKafkaErrorCode::TopicAuthorizationFailed), _)) => {
                 let cause = format!("no access to topic {name}");
-                return Err(StartError::Refused { cause, grant: grant_for(Some(code)) });
+                return Err(StartError::Refused {
+                    cause,
+                    grant: grant_for(Some(code)),
+                });
             }
             _ => missing.push(name.clone()),
         }
     }
-    if missing.is_empty() { Ok(()) } else { Err(StartError::MissingTopics { topics: missing }) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(StartError::MissingTopics { topics: missing })
+    }
 }
 
 fn unreachable(connection: &Connection, code: Option<RDKafkaErrorCode>, cause: String) -> StartError {
     match code {
-        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
-            StartError::Refused { cause, grant: grant_for(code) }
-        }
-        _ => StartError::Unreachable { servers: connection.bootstrap_servers.clone(), cause },
+        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => StartError::Refused {
+            cause,
+            grant: grant_for(code),
+        },
+        _ => StartError::Unreachable {
+            servers: connection.bootstrap_servers.clone(),
+            cause,
+        },
     }
 }
 

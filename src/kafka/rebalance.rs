@@ -73,7 +73,10 @@ impl Context {
 
     pub(super) fn place(&self, topic: &str, partition: i32) -> Option<TopicPartition> {
         let topic = self.topics.iter().position(|known| known.as_ref() == topic)?;
-        Some(TopicPartition { topic: u16::try_from(topic).ok()?, partition })
+        Some(TopicPartition {
+            topic: u16::try_from(topic).ok()?,
+            partition,
+        })
     }
 
     pub(super) fn list<'a>(&self, commits: impl IntoIterator<Item = &'a Commit>) -> TopicPartitionList {
@@ -100,7 +103,10 @@ impl Context {
     }
 
     fn places(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
-        list.elements().iter().filter_map(|element| self.place(element.topic(), element.partition())).collect()
+        list.elements()
+            .iter()
+            .filter_map(|element| self.place(element.topic(), element.partition()))
+            .collect()
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
@@ -109,7 +115,9 @@ impl Context {
         let committed = consumer.committed_offsets(list.clone(), LOOKUP_TIMEOUT)?;
         for element in committed.elements() {
             let (topic, partition) = (element.topic(), element.partition());
-            let Some(place) = self.place(topic, partition) else { continue };
+            let Some(place) = self.place(topic, partition) else {
+                continue;
+            };
             let (begin, end) = consumer.fetch_watermarks(topic, partition, LOOKUP_TIMEOUT)?;
             let committed = match element.offset() {
                 Offset::Offset(offset) => Some(offset),
@@ -119,12 +127,23 @@ impl Context {
                 None => begin,
                 Some(offset) if (begin..=end).contains(&offset) => offset,
                 Some(offset) if self.accept_gap => {
-                    tracing::warn!(topic, partition, offset, begin, end, "gap accepted: starting at the log's begin");
+                    tracing::warn!(
+                        topic,
+                        partition,
+                        offset,
+                        begin,
+                        end,
+                        "gap accepted: starting at the log's begin"
+                    );
                     begin
                 }
                 Some(offset) => {
                     tracing::error!(
-                        topic, partition, committed = offset, begin, end,
+                        topic,
+                        partition,
+                        committed = offset,
+                        begin,
+                        end,
                         "partition halted: the committed offset lies outside the log, records are missing. \
                          Reconcile that time, then start with --accept-gap to go on at the log's begin"
                     );
@@ -135,7 +154,11 @@ impl Context {
             starts.add_partition_offset(topic, partition, Offset::Offset(start))?;
             if !halted.contains(&place) {
                 let committed = committed.filter(|offset| *offset == start);
-                assigned.push(Assigned { place, start, committed });
+                assigned.push(Assigned {
+                    place,
+                    start,
+                    committed,
+                });
             }
         }
         match consumer.rebalance_protocol() {
@@ -155,7 +178,11 @@ impl Context {
             state.reassigned = true;
             self.telemetry.halted(state.halted.len());
         }
-        tracing::info!(partitions = assigned.len(), halted = halted.len(), "partitions assigned");
+        tracing::info!(
+            partitions = assigned.len(),
+            halted = halted.len(),
+            "partitions assigned"
+        );
         self.tell(Event::Assigned(assigned));
         Ok(())
     }
@@ -165,9 +192,15 @@ impl Context {
         let lost = consumer.assignment_lost();
         self.flush();
         let (reply, answer) = oneshot::channel();
-        self.tell(Event::Revoked { partitions: partitions.clone(), lost, reply });
+        self.tell(Event::Revoked {
+            partitions: partitions.clone(),
+            lost,
+            reply,
+        });
         // No answer within the time, or no pipeline any more: nothing is committed, everything is read again.
-        let waited = self.runtime.block_on(async { tokio::time::timeout(self.revoke_timeout, answer).await });
+        let waited = self
+            .runtime
+            .block_on(async { tokio::time::timeout(self.revoke_timeout, answer).await });
         let commits = waited.ok().and_then(Result::ok).unwrap_or_default();
         if !lost
             && !commits.is_empty()
@@ -175,7 +208,12 @@ impl Context {
         {
             tracing::warn!(%error, "commit at revocation failed; the records are read again");
         }
-        tracing::info!(partitions = partitions.len(), lost, committed = commits.len(), "partitions revoked");
+        tracing::info!(
+            partitions = partitions.len(),
+            lost,
+            committed = commits.len(),
+            "partitions revoked"
+        );
         {
             let mut state = self.state();
             for place in &partitions {
@@ -226,17 +264,25 @@ impl ConsumerContext for Context {
         self.telemetry.rebalanced(kind);
         if let Err(error) = done {
             // Half an assignment cannot be repaired from here; a new process starts from what is committed.
-            self.tell(Event::Failed(Failure::Fatal(format!("rebalance ({kind}) failed: {error}"))));
+            self.tell(Event::Failed(Failure::Fatal(format!(
+                "rebalance ({kind}) failed: {error}"
+            ))));
         }
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         let commit = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
             let place = self.place(element.topic(), element.partition())?;
-            Some(Commit { place, offset: element.offset().to_raw()? })
+            Some(Commit {
+                place,
+                offset: element.offset().to_raw()?,
+            })
         };
         let commits = offsets.elements().into_iter().filter_map(commit).collect();
         let error = result.err().map(|error| error.to_string());
-        self.tell(Event::Committed { offsets: commits, error });
+        self.tell(Event::Committed {
+            offsets: commits,
+            error,
+        });
     }
 }

@@ -36,14 +36,14 @@ impl Randomness {
 
 /// Counts the attempts at one request.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Backoff {
+pub(super) struct Backoff {
     attempts: u32,
 }
 
 impl Backoff {
     /// The wait before the next attempt: what the target asked for (at most five minutes), else half to all of a
     /// doubling step, at most a minute.
-    pub fn next(&mut self, asked: Option<Duration>, randomness: &Randomness) -> Duration {
+    pub(super) fn next(&mut self, asked: Option<Duration>, randomness: &Randomness) -> Duration {
         let step = FIRST.saturating_mul(1 << self.attempts.min(16)).min(CAP);
         self.attempts = self.attempts.saturating_add(1);
         let jittered = step.mul_f64(0.5 + randomness.fraction() / 2.0);
@@ -62,7 +62,10 @@ mod tests {
         for attempt in 0..30 {
             let step = FIRST.saturating_mul(1 << attempt.min(16)).min(CAP);
             let wait = backoff.next(None, &randomness);
-            assert!(wait >= step / 2 && wait <= step, "attempt {attempt}: {wait:?} of {step:?}");
+            assert!(
+                wait >= step / 2 && wait <= step,
+                "attempt {attempt}: {wait:?} of {step:?}"
+            );
         }
     }
 
@@ -70,7 +73,13 @@ mod tests {
     fn what_the_target_asks_for_is_honoured_up_to_five_minutes() {
         let randomness = Randomness::seeded(1);
         let mut backoff = Backoff::default();
-        assert_eq!(backoff.next(Some(Duration::from_secs(7)), &randomness), Duration::from_secs(7));
-        assert_eq!(backoff.next(Some(Duration::from_secs(9999)), &randomness), RETRY_AFTER_CAP);
+        assert_eq!(
+            backoff.next(Some(Duration::from_secs(7)), &randomness),
+            Duration::from_secs(7)
+        );
+        assert_eq!(
+            backoff.next(Some(Duration::from_secs(9999)), &randomness),
+            RETRY_AFTER_CAP
+        );
     }
 }

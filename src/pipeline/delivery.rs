@@ -19,7 +19,10 @@ use crate::inngest::EventBatch;
 pub(super) enum Fate {
     Accepted,
     /// One group whose event will never be accepted.
-    Rejected { reason: &'static str, detail: String },
+    Rejected {
+        reason: &'static str,
+        detail: String,
+    },
     /// No longer ours.
     Abandoned,
 }
@@ -76,7 +79,13 @@ impl<'a> Delivery<'a> {
     pub(super) async fn next(&mut self) -> Option<(Vec<Group>, Fate)> {
         if let Some(index) = self.oversize.pop_front() {
             let detail = "the event alone is larger than one request may be".to_owned();
-            return Some((self.take(index..index + 1), Fate::Rejected { reason: "event_too_large", detail }));
+            return Some((
+                self.take(index..index + 1),
+                Fate::Rejected {
+                    reason: "event_too_large",
+                    detail,
+                },
+            ));
         }
         while let Some(request) = self.requests.pop_front() {
             if let Some(known) = self.attempt(request).await {
@@ -117,7 +126,13 @@ impl<'a> Delivery<'a> {
                 Disposition::Bisect { detail, .. } | Disposition::Hold { detail } => {
                     tracing::error!(consumer = self.consumer.name(), detail, "unknown answer: event held");
                     let accepted = self.shared.accepted.load(Ordering::Relaxed);
-                    self.held.push_back(Held { index: request.start, attempts: 1, accepted, backoff, detail });
+                    self.held.push_back(Held {
+                        index: request.start,
+                        attempts: 1,
+                        accepted,
+                        backoff,
+                        detail,
+                    });
                     return None;
                 }
                 Disposition::Retry { detail, after } => {
@@ -136,9 +151,17 @@ impl<'a> Delivery<'a> {
         let request = held.index..held.index + 1;
         let accepted = self.shared.accepted.load(Ordering::Relaxed);
         if held.attempts >= UNKNOWN_ATTEMPTS {
-            return Some((self.take(request), Fate::Rejected { reason: "unknown_answer", detail: held.detail }));
+            return Some((
+                self.take(request),
+                Fate::Rejected {
+                    reason: "unknown_answer",
+                    detail: held.detail,
+                },
+            ));
         }
-        self.shared.wait(held.backoff.next(None, &self.shared.ports.randomness)).await;
+        self.shared
+            .wait(held.backoff.next(None, &self.shared.ports.randomness))
+            .await;
         if self.first_gone(request.clone()).is_some() {
             return Some((self.take(request), Fate::Abandoned));
         }
@@ -167,7 +190,10 @@ impl<'a> Delivery<'a> {
     async fn send(&self, request: Range<usize>) -> Disposition {
         let started = tokio::time::Instant::now();
         let answer = self.shared.ports.deliver.send(&self.events, request).await;
-        self.shared.ports.telemetry.answered(self.consumer, &answer, started.elapsed());
+        self.shared
+            .ports
+            .telemetry
+            .answered(self.consumer, &answer, started.elapsed());
         let disposition = Disposition::of_answer(answer);
         if disposition == Disposition::Proceed {
             self.shared.accepted.fetch_add(1, Ordering::Relaxed);
@@ -185,6 +211,11 @@ impl<'a> Delivery<'a> {
     }
 
     fn take(&mut self, request: Range<usize>) -> Vec<Group> {
-        self.groups.get_mut(request).unwrap_or_default().iter_mut().filter_map(Option::take).collect()
+        self.groups
+            .get_mut(request)
+            .unwrap_or_default()
+            .iter_mut()
+            .filter_map(Option::take)
+            .collect()
     }
 }

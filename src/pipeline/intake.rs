@@ -31,7 +31,11 @@ enum Read {
     Row(Arc<RowChange>),
     /// Nothing for anybody.
     Nothing,
-    Dead { reason: &'static str, detail: String, policy: bool },
+    Dead {
+        reason: &'static str,
+        detail: String,
+        policy: bool,
+    },
 }
 
 /// The lanes of one consumer, by lane number.
@@ -59,17 +63,24 @@ impl Intake {
     pub(super) fn take(&mut self, batch: Batch, partitions: &mut Partitions) -> Result<(), LaneGone> {
         let batch = Arc::new(batch);
         let headers = batch.headers();
-        let mut parcels: Vec<Vec<Vec<Item>>> =
-            self.lanes.iter().map(|lanes| lanes.inboxes.iter().map(|_| Vec::new()).collect()).collect();
+        let mut parcels: Vec<Vec<Vec<Item>>> = self
+            .lanes
+            .iter()
+            .map(|lanes| lanes.inboxes.iter().map(|_| Vec::new()).collect())
+            .collect();
         for index in 0..batch.len() {
-            let Some(((place, offset), view)) = batch.place(index).zip(batch.view(index, &headers)) else { continue };
+            let Some(((place, offset), view)) = batch.place(index).zip(batch.view(index, &headers)) else {
+                continue;
+            };
             let read = self.read(&view);
             let pending = match &read {
                 Read::Row(change) => self.readers_of(change),
                 Read::Dead { .. } => self.everybody(),
                 Read::Nothing => ConsumerSet::EMPTY,
             };
-            let Some(ticket) = partitions.receive(place, offset, pending) else { continue };
+            let Some(ticket) = partitions.receive(place, offset, pending) else {
+                continue;
+            };
             match read {
                 Read::Row(change) => {
                     for (lanes, parcels) in self.lanes.iter().zip(&mut parcels) {
@@ -79,13 +90,23 @@ impl Intake {
                         let lane = lane_of(lanes.consumer.lane_key(&change), parcels.len());
                         if let Some(parcel) = parcels.get_mut(lane) {
                             let record = Record::new(&batch, index);
-                            parcel.push(Item { change: Arc::clone(&change), record, ticket: ticket.clone() });
+                            parcel.push(Item {
+                                change: Arc::clone(&change),
+                                record,
+                                ticket: ticket.clone(),
+                            });
                         }
                     }
                 }
                 Read::Dead { reason, detail, policy } => {
                     let record = Record::new(&batch, index);
-                    let letter = Letter { queue: Queue::Decode, record, reason, detail, policy };
+                    let letter = Letter {
+                        queue: Queue::Decode,
+                        record,
+                        reason,
+                        detail,
+                        policy,
+                    };
                     let sent = self.undertaker.try_send(Dead { letter, ticket });
                     sent.map_err(|_closed_or_full| LaneGone("the undertaker"))?;
                 }
@@ -95,7 +116,9 @@ impl Intake {
         for (lanes, parcels) in self.lanes.iter().zip(parcels) {
             for (inbox, parcel) in lanes.inboxes.iter().zip(parcels) {
                 if !parcel.is_empty() {
-                    inbox.try_send(parcel).map_err(|_closed_or_full| LaneGone(lanes.consumer.name()))?;
+                    inbox
+                        .try_send(parcel)
+                        .map_err(|_closed_or_full| LaneGone(lanes.consumer.name()))?;
                 }
             }
         }
@@ -106,20 +129,32 @@ impl Intake {
         let change = match self.decoder.decode(view) {
             Ok(Decoded::Change(change)) => change,
             Ok(Decoded::Control(_)) => return Read::Nothing,
-            Err(error) => return Read::Dead { reason: error.reason(), detail: error.to_string(), policy: false },
+            Err(error) => {
+                return Read::Dead {
+                    reason: error.reason(),
+                    detail: error.to_string(),
+                    policy: false,
+                };
+            }
         };
         match rows::route(&change, self.decimals) {
             Ok(rows::Routed::Row(change)) => Read::Row(Arc::new(change)),
             Ok(rows::Routed::Unread { .. }) => Read::Nothing,
-            Err(error) => {
-                Read::Dead { reason: error.reason(), detail: error.to_string(), policy: error.is_policy() }
-            }
+            Err(error) => Read::Dead {
+                reason: error.reason(),
+                detail: error.to_string(),
+                policy: error.is_policy(),
+            },
         }
     }
 
     fn readers_of(&self, change: &RowChange) -> ConsumerSet {
         let table = change.row.table();
-        self.lanes.iter().map(|lanes| lanes.consumer).filter(|consumer| consumer.reads(table)).collect()
+        self.lanes
+            .iter()
+            .map(|lanes| lanes.consumer)
+            .filter(|consumer| consumer.reads(table))
+            .collect()
     }
 
     fn everybody(&self) -> ConsumerSet {

@@ -192,12 +192,17 @@ impl Lane {
     async fn confirm(&self, groups: Vec<Group>) {
         // Oldest first: where the pipeline of commands is cut short, an older change is never left open behind a
         // newer one that is done.
-        let keys: Vec<ClaimKey> =
-            groups.iter().flat_map(|group| group.0.iter().map(|member| member.effect.claim.clone())).collect();
+        let keys: Vec<ClaimKey> = groups
+            .iter()
+            .flat_map(|group| group.0.iter().map(|member| member.effect.claim.clone()))
+            .collect();
         let mut backoff = Backoff::default();
         while let Err(error) = self.shared.ports.dedupe.confirm(&keys).await {
             self.wait_for_store(&error, &mut backoff).await;
-            if !groups.iter().any(|group| group.0.iter().any(|member| member.item.ticket.epoch.is_live())) {
+            if !groups
+                .iter()
+                .any(|group| group.0.iter().any(|member| member.item.ticket.epoch.is_live()))
+            {
                 return;
             }
         }
@@ -206,7 +211,10 @@ impl Lane {
         for Group(mut members) in groups {
             let Some(newest) = members.pop() else { continue };
             let lag_ms = now_ms.saturating_sub(newest.item.change.commit_ms);
-            self.shared.ports.telemetry.accepted(self.consumer, Duration::from_millis(lag_ms.try_into().unwrap_or(0)));
+            self.shared
+                .ports
+                .telemetry
+                .accepted(self.consumer, Duration::from_millis(lag_ms.try_into().unwrap_or(0)));
             let older = members.into_iter();
             finished.extend(older.map(|member| self.finish(member.item.ticket, Outcome::Superseded)));
             finished.push(self.finish(newest.item.ticket, Outcome::Delivered));
@@ -220,7 +228,12 @@ impl Lane {
             Disposition::StandStill { detail } => self.shared.stand_still(self.consumer, &detail).await,
             Disposition::Retry { detail, after } => {
                 let wait = backoff.next(after, &self.shared.ports.randomness);
-                tracing::warn!(consumer = self.consumer.name(), detail, ?wait, "dedupe store: trying again");
+                tracing::warn!(
+                    consumer = self.consumer.name(),
+                    detail,
+                    ?wait,
+                    "dedupe store: trying again"
+                );
                 self.shared.wait(wait).await;
             }
             Disposition::Proceed | Disposition::Bisect { .. } | Disposition::Hold { .. } => {}
@@ -231,16 +244,29 @@ impl Lane {
     async fn bury(&self, item: Item, letter: Letter) -> Vec<Finished> {
         let buried = bury(&self.shared, &item.ticket, &letter).await;
         let reason = letter.reason;
-        buried.then(|| self.finish(item.ticket, Outcome::DeadLettered(reason))).into_iter().collect()
+        buried
+            .then(|| self.finish(item.ticket, Outcome::DeadLettered(reason)))
+            .into_iter()
+            .collect()
     }
 
     fn letter(&self, item: &Item, reason: &'static str, detail: String) -> Letter {
         let queue = Queue::Consumer(self.consumer);
-        Letter { queue, record: item.record.clone(), reason, detail, policy: false }
+        Letter {
+            queue,
+            record: item.record.clone(),
+            reason,
+            detail,
+            policy: false,
+        }
     }
 
     fn finish(&self, ticket: Ticket, outcome: Outcome) -> Finished {
-        Finished { ticket, consumers: ConsumerSet::only(self.consumer), outcome }
+        Finished {
+            ticket,
+            consumers: ConsumerSet::only(self.consumer),
+            outcome,
+        }
     }
 
     async fn report(&self, finished: Vec<Finished>) {
@@ -278,7 +304,11 @@ fn group(pending: Vec<Pending>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::with_capacity(pending.len());
     let mut places: BTreeMap<EffectKey, usize> = BTreeMap::new();
     for pending in pending {
-        let place = pending.effect.state_like.then(|| places.get(&pending.effect.key)).flatten();
+        let place = pending
+            .effect
+            .state_like
+            .then(|| places.get(&pending.effect.key))
+            .flatten();
         match place.and_then(|place| groups.get_mut(*place)) {
             Some(group) => group.0.push(pending),
             None => {

@@ -67,7 +67,9 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Shut down. `unfinished` records were in hand at the deadline; they are read again.
-    Drained { unfinished: usize },
+    Drained {
+        unfinished: usize,
+    },
     Failed(Failure),
 }
 
@@ -132,16 +134,43 @@ impl Pipeline {
             for _ in 0..*count {
                 let (inbox_tx, inbox) = mpsc::channel(options.max_records);
                 let (finished, shared) = (finished_tx.clone(), Arc::clone(&shared));
-                workers.spawn(Lane { consumer: *consumer, inbox, finished, shared }.run());
+                workers.spawn(
+                    Lane {
+                        consumer: *consumer,
+                        inbox,
+                        finished,
+                        shared,
+                    }
+                    .run(),
+                );
                 inboxes.push(inbox_tx);
             }
-            lanes.push(Lanes { consumer: *consumer, inboxes });
+            lanes.push(Lanes {
+                consumer: *consumer,
+                inboxes,
+            });
         }
         let (undertaker, letters) = mpsc::channel(options.max_records);
         workers.spawn(undertaker::run(letters, finished_tx, Arc::clone(&shared)));
         let partitions = Partitions::read_by(options.consumers.iter().map(|(consumer, _)| *consumer).collect());
-        let intake = Intake { decoder: Decoder::default(), decimals: options.decimals, lanes, undertaker, telemetry };
-        Self { options, source, shared, intake, partitions, finished, workers, revoking: None, draining: None }
+        let intake = Intake {
+            decoder: Decoder::default(),
+            decimals: options.decimals,
+            lanes,
+            undertaker,
+            telemetry,
+        };
+        Self {
+            options,
+            source,
+            shared,
+            intake,
+            partitions,
+            finished,
+            workers,
+            revoking: None,
+            draining: None,
+        }
     }
 
     fn happened(&mut self, event: Event) -> Result<(), Failure> {
@@ -155,13 +184,25 @@ impl Pipeline {
                 taken.map_err(|gone| Failure::Fatal(gone.to_string()))?;
                 self.control_flow();
             }
-            Event::Revoked { partitions, lost: true, reply } => {
+            Event::Revoked {
+                partitions,
+                lost: true,
+                reply,
+            } => {
                 self.forget(&partitions);
                 let _nobody_waits = reply.send(Vec::new());
             }
-            Event::Revoked { partitions, lost: false, reply } => {
+            Event::Revoked {
+                partitions,
+                lost: false,
+                reply,
+            } => {
                 let deadline = Instant::now() + self.options.revoke_deadline;
-                self.revoking = Some(Revoking { partitions, reply, deadline });
+                self.revoking = Some(Revoking {
+                    partitions,
+                    reply,
+                    deadline,
+                });
             }
             Event::Committed { offsets, error } => {
                 self.partitions.committed(&offsets, error.is_none());
@@ -211,7 +252,13 @@ impl Pipeline {
         let draining = self.draining.is_some();
         let topics = Arc::clone(&self.source.topics);
         let now_ms = self.shared.ports.clock.now_ms();
-        let status = Status { ticked_ms: now_ms, topics, partitions, consumers: consumers.collect(), draining };
+        let status = Status {
+            ticked_ms: now_ms,
+            topics,
+            partitions,
+            consumers: consumers.collect(),
+            draining,
+        };
         self.shared.ports.telemetry.publish(status);
         Ok(())
     }
@@ -234,7 +281,10 @@ impl Pipeline {
             return;
         }
         if unfinished > 0 {
-            tracing::warn!(unfinished, "revocation deadline: unfinished records go to the next owner");
+            tracing::warn!(
+                unfinished,
+                "revocation deadline: unfinished records go to the next owner"
+            );
         }
         let commits = self.partitions.final_commits(Some(&revoking.partitions));
         self.forget(&revoking.partitions);
@@ -265,7 +315,13 @@ impl Pipeline {
         let commits = self.partitions.final_commits(None);
         self.workers.abort_all();
         let (reply, mut closed) = oneshot::channel();
-        if self.source.commands.send(Command::Close { commits, reply }).await.is_ok() {
+        if self
+            .source
+            .commands
+            .send(Command::Close { commits, reply })
+            .await
+            .is_ok()
+        {
             let deadline = tokio::time::sleep(CLOSE_DEADLINE);
             tokio::pin!(deadline);
             // The source may be giving partitions back at this moment: it is answered, or it would wait for us.

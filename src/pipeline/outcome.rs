@@ -39,8 +39,14 @@ impl Outcome {
         }
     }
 
-    pub const LABELS: [&'static str; 6] =
-        ["delivered", "superseded", "duplicate", "ignored", "control", "dead_lettered"];
+    pub const LABELS: [&'static str; 6] = [
+        "delivered",
+        "superseded",
+        "duplicate",
+        "ignored",
+        "control",
+        "dead_lettered",
+    ];
 }
 
 /// What to do about an answer or an error of a target.
@@ -60,7 +66,7 @@ pub enum Disposition {
 }
 
 /// How often an unknown answer is tried before it may become a dead letter.
-pub const UNKNOWN_ATTEMPTS: u32 = 20;
+pub(super) const UNKNOWN_ATTEMPTS: u32 = 20;
 
 impl Disposition {
     /// What an answer of Inngest means.
@@ -68,9 +74,15 @@ impl Disposition {
     pub fn of_answer(answer: Answer) -> Self {
         match answer {
             Answer::Accepted => Self::Proceed,
-            Answer::Rejected { status: _, detail } => Self::Bisect { reason: "inngest_rejected", detail },
+            Answer::Rejected { status: _, detail } => Self::Bisect {
+                reason: "inngest_rejected",
+                detail,
+            },
             Answer::Refused { status: _, detail } => Self::StandStill { detail },
-            Answer::Unavailable { detail, retry_after } => Self::Retry { detail, after: retry_after },
+            Answer::Unavailable { detail, retry_after } => Self::Retry {
+                detail,
+                after: retry_after,
+            },
             Answer::Unknown { status: _, detail } => Self::Hold { detail },
         }
     }
@@ -79,8 +91,13 @@ impl Disposition {
     #[must_use]
     pub fn of_dedupe(error: &DedupeError) -> Self {
         match error {
-            DedupeError::Unavailable(_) => Self::Retry { detail: error.to_string(), after: None },
-            DedupeError::Configuration(_) => Self::StandStill { detail: error.to_string() },
+            DedupeError::Unavailable(_) => Self::Retry {
+                detail: error.to_string(),
+                after: None,
+            },
+            DedupeError::Configuration(_) => Self::StandStill {
+                detail: error.to_string(),
+            },
         }
     }
 }

@@ -48,14 +48,23 @@ pub struct PartitionStatus {
 
 impl Partitions {
     pub(super) fn read_by(readers: ConsumerSet) -> Self {
-        Self { readers, ours: BTreeMap::new(), committing: false }
+        Self {
+            readers,
+            ours: BTreeMap::new(),
+            committing: false,
+        }
     }
 
     /// Begins a new epoch for each.
     pub(super) fn assign(&mut self, assigned: &[Assigned]) {
         for partition in assigned {
             let progress = progress::Partition::starting_at(partition.start, self.readers);
-            let ours = Ours { epoch: Epoch::begin(), progress, committed: partition.committed, paused: false };
+            let ours = Ours {
+                epoch: Epoch::begin(),
+                progress,
+                committed: partition.committed,
+                paused: false,
+            };
             if let Some(before) = self.ours.insert(partition.place, ours) {
                 before.epoch.end();
             }
@@ -66,7 +75,11 @@ impl Partitions {
     pub(super) fn receive(&mut self, place: TopicPartition, offset: i64, pending: ConsumerSet) -> Option<Ticket> {
         let ours = self.ours.get_mut(&place)?;
         match ours.progress.receive(offset, pending) {
-            Ok(seq) => Some(Ticket { place, seq, epoch: ours.epoch.clone() }),
+            Ok(seq) => Some(Ticket {
+                place,
+                seq,
+                epoch: ours.epoch.clone(),
+            }),
             Err(error) => {
                 tracing::warn!(?place, %error, "record received twice in one assignment; it is in hand already");
                 None
@@ -101,7 +114,11 @@ impl Partitions {
         let leaves = |place: &TopicPartition| leaving.is_none_or(|leaving| leaving.contains(place));
         let moved = |ours: &Ours| ours.committed != Some(ours.progress.committable());
         let ours = self.ours.iter().filter(|(place, ours)| leaves(place) && moved(ours));
-        ours.map(|(place, ours)| Commit { place: *place, offset: ours.progress.committable() }).collect()
+        ours.map(|(place, ours)| Commit {
+            place: *place,
+            offset: ours.progress.committable(),
+        })
+        .collect()
     }
 
     /// The answer to a commit.
@@ -128,7 +145,11 @@ impl Partitions {
     /// Received records of these partitions (`None`: all) that are not finished by everybody.
     pub(super) fn outstanding(&self, places: Option<&[TopicPartition]>) -> usize {
         let wanted = |place: &TopicPartition| places.is_none_or(|places| places.contains(place));
-        self.ours.iter().filter(|(place, _)| wanted(place)).map(|(_, ours)| ours.progress.outstanding()).sum()
+        self.ours
+            .iter()
+            .filter(|(place, _)| wanted(place))
+            .map(|(_, ours)| ours.progress.outstanding())
+            .sum()
     }
 
     /// Partitions to pause and to resume now.
@@ -154,7 +175,11 @@ impl Partitions {
             position: ours.progress.position(),
             outstanding: ours.progress.outstanding(),
             paused: ours.paused,
-            watermarks: self.readers.iter().map(|reader| (reader, ours.progress.watermark(reader))).collect(),
+            watermarks: self
+                .readers
+                .iter()
+                .map(|reader| (reader, ours.progress.watermark(reader)))
+                .collect(),
         };
         self.ours.iter().map(status).collect()
     }

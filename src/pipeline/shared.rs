@@ -28,6 +28,12 @@ pub struct Ports {
     pub telemetry: Arc<Telemetry>,
 }
 
+impl std::fmt::Debug for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ports").finish_non_exhaustive()
+    }
+}
+
 /// One assignment of one partition. It ends when the partition is taken away; nothing of an ended epoch is claimed,
 /// sent or counted any more.
 #[derive(Debug, Clone)]
@@ -78,9 +84,17 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Shared {
     pub(super) fn new(ports: Ports) -> Self {
-        let standstill = || Standstill { reason: watch::Sender::new(None), probe: tokio::sync::Mutex::new(()) };
+        let standstill = || Standstill {
+            reason: watch::Sender::new(None),
+            probe: tokio::sync::Mutex::new(()),
+        };
         let standstills = Consumer::ALL.map(|_| standstill());
-        Self { ports, fence: watch::Sender::new(0), accepted: AtomicU64::new(0), standstills }
+        Self {
+            ports,
+            fence: watch::Sender::new(0),
+            accepted: AtomicU64::new(0),
+            standstills,
+        }
     }
 
     /// Waits, or returns early when an epoch ends.
@@ -100,17 +114,25 @@ impl Shared {
 
     /// The target refuses us: stand still until it is this lane's turn to probe, or another lane's probe got through.
     pub(super) async fn stand_still(&self, consumer: Consumer, detail: &str) {
-        let Some(standstill) = self.standstill(consumer) else { return };
+        let Some(standstill) = self.standstill(consumer) else {
+            return;
+        };
         let newly = standstill.reason.send_replace(Some(detail.to_owned())).is_none();
         if newly {
-            tracing::error!(consumer = consumer.name(), detail, "consumer stands still until an operator acts");
+            tracing::error!(
+                consumer = consumer.name(),
+                detail,
+                "consumer stands still until an operator acts"
+            );
         }
         self.await_probe(consumer).await;
     }
 
     /// Returns at once unless the consumer stands still; then when this lane may probe, or nobody needs to.
     pub(super) async fn await_probe(&self, consumer: Consumer) {
-        let Some(standstill) = self.standstill(consumer) else { return };
+        let Some(standstill) = self.standstill(consumer) else {
+            return;
+        };
         if standstill.reason.borrow().is_none() {
             return;
         }
@@ -129,10 +151,15 @@ impl Shared {
 
     /// The target took something of this consumer: whatever stood still may go on.
     pub(super) fn got_through(&self, consumer: Consumer) {
-        let Some(standstill) = self.standstill(consumer) else { return };
+        let Some(standstill) = self.standstill(consumer) else {
+            return;
+        };
         if standstill.reason.borrow().is_some() {
             standstill.reason.send_replace(None);
-            tracing::info!(consumer = consumer.name(), "consumer goes on: the target accepts us again");
+            tracing::info!(
+                consumer = consumer.name(),
+                "consumer goes on: the target accepts us again"
+            );
         }
     }
 

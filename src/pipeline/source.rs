@@ -6,7 +6,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::record::{Batch, Topics, TopicPartition};
+use crate::record::{Batch, TopicPartition, Topics};
 
 /// The pipeline's end.
 #[derive(Debug)]
@@ -23,9 +23,16 @@ pub enum Event {
     Batch(Batch),
     /// Partitions are being taken away. The source waits for the answer: what to commit before it lets go.
     /// `lost` means that it is too late to commit anything.
-    Revoked { partitions: Vec<TopicPartition>, lost: bool, reply: oneshot::Sender<Vec<Commit>> },
+    Revoked {
+        partitions: Vec<TopicPartition>,
+        lost: bool,
+        reply: oneshot::Sender<Vec<Commit>>,
+    },
     /// The answer to [`Command::Commit`].
-    Committed { offsets: Vec<Commit>, error: Option<String> },
+    Committed {
+        offsets: Vec<Commit>,
+        error: Option<String>,
+    },
     /// The source cannot go on.
     Failed(Failure),
 }
@@ -58,7 +65,10 @@ pub enum Command {
     /// Fetch nothing any more; keep the membership.
     StopFetching,
     /// Commit, wait for the answer, leave the group. The last command.
-    Close { commits: Vec<Commit>, reply: oneshot::Sender<Result<(), String>> },
+    Close {
+        commits: Vec<Commit>,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
 }
 
 /// Why a source cannot go on.

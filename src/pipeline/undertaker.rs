@@ -16,7 +16,13 @@ pub(super) async fn run(mut dead: mpsc::Receiver<Dead>, finished: mpsc::Sender<V
             let consumers = Consumer::ALL.into_iter().collect();
             let outcome = Outcome::DeadLettered(letter.reason);
             // The pipeline is gone only when the process is going: nothing is committed then.
-            let _gone = finished.send(vec![Finished { ticket, consumers, outcome }]).await;
+            let _gone = finished
+                .send(vec![Finished {
+                    ticket,
+                    consumers,
+                    outcome,
+                }])
+                .await;
         }
     }
 }

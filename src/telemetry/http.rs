@@ -53,7 +53,10 @@ fn not_live(telemetry: &Telemetry) -> Vec<String> {
     let (poll, tick) = telemetry.ages();
     let mut problems = Vec::new();
     if poll > STALE {
-        problems.push(format!("the polling thread has not gone round for {} s", poll.as_secs()));
+        problems.push(format!(
+            "the polling thread has not gone round for {} s",
+            poll.as_secs()
+        ));
     }
     if telemetry.status().ticked_ms > 0 && tick > STALE {
         problems.push(format!("the pipeline has not ticked for {} s", tick.as_secs()));
@@ -77,7 +80,10 @@ fn not_ready(telemetry: &Telemetry) -> Vec<String> {
         }
     }
     if telemetry.halted_partitions() > 0 {
-        problems.push(format!("{} partitions halted: see the log for the gap", telemetry.halted_partitions()));
+        problems.push(format!(
+            "{} partitions halted: see the log for the gap",
+            telemetry.halted_partitions()
+        ));
     }
     problems
 }
@@ -100,13 +106,21 @@ fn verdict(problems: &[String]) -> Response {
 
 async fn metrics(State(telemetry): State<Arc<Telemetry>>) -> Response {
     match telemetry.scrape() {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Ok(text) => (
+            [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+            text,
+        )
+            .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
 async fn statusz(State(telemetry): State<Arc<Telemetry>>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], status_json(&telemetry).to_string()).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        status_json(&telemetry).to_string(),
+    )
+        .into_response()
 }
 
 /// The status as people and scripts read it.
@@ -117,7 +131,11 @@ pub fn status_json(telemetry: &Telemetry) -> serde_json::Value {
     let (poll, tick) = telemetry.ages();
     let topic = |place: u16| status.topics.get(usize::from(place)).map(AsRef::as_ref);
     let consumers = status.consumers.iter().map(|consumer| {
-        let lag: i64 = lags.iter().filter(|(name, ..)| *name == consumer.consumer).map(|(.., lag)| lag).sum();
+        let lag: i64 = lags
+            .iter()
+            .filter(|(name, ..)| *name == consumer.consumer)
+            .map(|(.., lag)| lag)
+            .sum();
         let outcomes = Outcome::LABELS.map(|label| (label, telemetry.outcomes(consumer.consumer, label)));
         serde_json::json!({
             "name": consumer.consumer.name(),
@@ -128,8 +146,11 @@ pub fn status_json(telemetry: &Telemetry) -> serde_json::Value {
         })
     });
     let partitions = status.partitions.iter().map(|partition| {
-        let watermarks: std::collections::BTreeMap<&str, i64> =
-            partition.watermarks.iter().map(|(consumer, mark)| (Consumer::name(*consumer), *mark)).collect();
+        let watermarks: std::collections::BTreeMap<&str, i64> = partition
+            .watermarks
+            .iter()
+            .map(|(consumer, mark)| (Consumer::name(*consumer), *mark))
+            .collect();
         serde_json::json!({
             "topic": topic(partition.place.topic),
             "partition": partition.place.partition,

@@ -13,7 +13,9 @@ pub enum Format {
 /// Starts logging to standard error, or to standard output as Render wants it. A second call changes nothing.
 pub fn start(format: Format, filter: &str) {
     let filter = EnvFilter::builder().parse_lossy(filter);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let _already_started = match format {
         Format::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
         Format::Text => lines.with_target(true).try_init(),

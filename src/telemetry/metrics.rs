@@ -37,14 +37,29 @@ pub mod names {
     pub const POLL_AGE: &str = "crm_poll_age";
 
     pub const ALL: [&str; 16] = [
-        RECEIVED, OUTCOMES, DEAD_LETTERS, LATENCY, REQUESTS, REQUEST_DURATION, RETRIES, COMMITS, REBALANCES,
-        ROOM_PAUSES, LAG, ASSIGNED, HALTED, OUTSTANDING, STANDING_STILL, POLL_AGE,
+        RECEIVED,
+        OUTCOMES,
+        DEAD_LETTERS,
+        LATENCY,
+        REQUESTS,
+        REQUEST_DURATION,
+        RETRIES,
+        COMMITS,
+        REBALANCES,
+        ROOM_PAUSES,
+        LAG,
+        ASSIGNED,
+        HALTED,
+        OUTSTANDING,
+        STANDING_STILL,
+        POLL_AGE,
     ];
 }
 
 /// Seconds: from a loopback answer to a night of back-off.
-const SECONDS: [f64; 15] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0];
+const SECONDS: [f64; 15] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0,
+];
 
 /// The instruments and what the endpoints read.
 pub struct Telemetry {
@@ -86,7 +101,7 @@ impl Telemetry {
         let registry = prometheus::Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
-            .without_scope_info()
+            .scope_info_enabled(false)
             .without_target_info()
             .build()?;
         let provider = SdkMeterProvider::builder().with_reader(exporter).build();
@@ -102,13 +117,21 @@ impl Telemetry {
         let counter = |name: &'static str, text: &'static str| meter.u64_counter(name).with_description(text).build();
         let seconds = |name: &'static str, text: &'static str| {
             let boundaries = SECONDS.to_vec();
-            meter.f64_histogram(name).with_unit("s").with_boundaries(boundaries).with_description(text).build()
+            meter
+                .f64_histogram(name)
+                .with_unit("s")
+                .with_boundaries(boundaries)
+                .with_description(text)
+                .build()
         };
         let telemetry = Self {
             received: counter(names::RECEIVED, "Records fetched from Kafka."),
             outcomes: counter(names::OUTCOMES, "Records that ended, by consumer and outcome."),
             dead_letters: counter(names::DEAD_LETTERS, "Dead letters written, by queue and reason."),
-            latency: seconds(names::LATENCY, "From the commit in Postgres until the event was accepted."),
+            latency: seconds(
+                names::LATENCY,
+                "From the commit in Postgres until the event was accepted.",
+            ),
             requests: counter(names::REQUESTS, "Requests to Inngest, by consumer and answer."),
             request_duration: seconds(names::REQUEST_DURATION, "How long Inngest took to answer."),
             retries: counter(names::RETRIES, "Waits before trying again, by consumer and target."),
@@ -130,9 +153,11 @@ impl Telemetry {
         self.room_pauses.add(0, &[]);
         for consumer in Consumer::ALL {
             for label in Outcome::LABELS {
-                self.outcomes.add(0, &[consumer_label(Some(consumer)), KeyValue::new("outcome", label)]);
+                self.outcomes
+                    .add(0, &[consumer_label(Some(consumer)), KeyValue::new("outcome", label)]);
             }
-            self.retries.add(0, &[consumer_label(Some(consumer)), KeyValue::new("target", "dedupe")]);
+            self.retries
+                .add(0, &[consumer_label(Some(consumer)), KeyValue::new("target", "dedupe")]);
         }
         for result in ["confirmed", "failed"] {
             self.commits.add(0, &[KeyValue::new("result", result)]);
@@ -148,7 +173,8 @@ impl Telemetry {
 
     /// Records that ended; without a consumer they were for nobody.
     pub fn finished(&self, consumer: Option<Consumer>, outcome: &'static str, records: u64) {
-        self.outcomes.add(records, &[consumer_label(consumer), KeyValue::new("outcome", outcome)]);
+        self.outcomes
+            .add(records, &[consumer_label(consumer), KeyValue::new("outcome", outcome)]);
         let label = Outcome::LABELS.iter().position(|label| *label == outcome);
         let row = consumer.and_then(|consumer| self.shared.outcomes.get(consumer.index()));
         if let Some(count) = row.zip(label).and_then(|(row, label)| row.get(label)) {
@@ -161,11 +187,14 @@ impl Telemetry {
     pub fn outcomes(&self, consumer: Consumer, outcome: &str) -> u64 {
         let label = Outcome::LABELS.iter().position(|label| *label == outcome);
         let row = self.shared.outcomes.get(consumer.index());
-        row.zip(label).and_then(|(row, label)| row.get(label)).map_or(0, |count| count.load(Ordering::Relaxed))
+        row.zip(label)
+            .and_then(|(row, label)| row.get(label))
+            .map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     pub fn accepted(&self, consumer: Consumer, since_commit: Duration) {
-        self.latency.record(since_commit.as_secs_f64(), &[consumer_label(Some(consumer))]);
+        self.latency
+            .record(since_commit.as_secs_f64(), &[consumer_label(Some(consumer))]);
     }
 
     pub fn answered(&self, consumer: Consumer, answer: &Answer, took: Duration) {
@@ -175,15 +204,20 @@ impl Telemetry {
     }
 
     pub fn retried(&self, consumer: Consumer, target: &'static str) {
-        self.retries.add(1, &[consumer_label(Some(consumer)), KeyValue::new("target", target)]);
+        self.retries
+            .add(1, &[consumer_label(Some(consumer)), KeyValue::new("target", target)]);
     }
 
     pub fn dead_lettered(&self, queue: &'static str, reason: &'static str) {
-        self.dead_letters.add(1, &[KeyValue::new("queue", queue), KeyValue::new("reason", reason)]);
+        self.dead_letters
+            .add(1, &[KeyValue::new("queue", queue), KeyValue::new("reason", reason)]);
     }
 
     pub fn committed(&self, confirmed: bool) {
-        self.commits.add(1, &[KeyValue::new("result", if confirmed { "confirmed" } else { "failed" })]);
+        self.commits.add(
+            1,
+            &[KeyValue::new("result", if confirmed { "confirmed" } else { "failed" })],
+        );
     }
 
     pub fn rebalanced(&self, kind: &'static str) {
@@ -234,7 +268,10 @@ impl Telemetry {
     pub fn ages(&self) -> (Duration, Duration) {
         let now_ms = self.clock.now_ms();
         let age = |since_ms: i64| Duration::from_millis(now_ms.saturating_sub(since_ms).try_into().unwrap_or(0));
-        (age(self.shared.polled_ms.load(Ordering::Relaxed)), age(self.status().ticked_ms))
+        (
+            age(self.shared.polled_ms.load(Ordering::Relaxed)),
+            age(self.status().ticked_ms),
+        )
     }
 
     /// How many records each consumer is behind in each partition.
@@ -271,29 +308,52 @@ impl Observed {
 /// Instruments that are computed when somebody looks.
 fn observe(meter: &Meter, shared: &Arc<Observed>, clock: &SharedClock) {
     let seen = Arc::clone(shared);
-    let lag = meter.i64_observable_gauge(names::LAG).with_description("Records a consumer is behind the end of the log.");
+    let lag = meter
+        .i64_observable_gauge(names::LAG)
+        .with_description("Records a consumer is behind the end of the log.");
     lag.with_callback(move |gauge| {
         for (consumer, place, lag) in seen.lags() {
             let status = Arc::clone(&seen.status.borrow());
-            let topic = status.topics.get(usize::from(place.topic)).map_or_else(String::new, ToString::to_string);
+            let topic = status
+                .topics
+                .get(usize::from(place.topic))
+                .map_or_else(String::new, ToString::to_string);
             let partition = KeyValue::new("partition", i64::from(place.partition));
-            gauge.observe(lag, &[consumer_label(Some(consumer)), KeyValue::new("topic", topic), partition]);
+            gauge.observe(
+                lag,
+                &[consumer_label(Some(consumer)), KeyValue::new("topic", topic), partition],
+            );
         }
     })
     .build();
     let seen = Arc::clone(shared);
-    let assigned = meter.u64_observable_gauge(names::ASSIGNED).with_description("Partitions assigned to this process.");
-    assigned.with_callback(move |gauge| gauge.observe(seen.status.borrow().partitions.len() as u64, &[])).build();
+    let assigned = meter
+        .u64_observable_gauge(names::ASSIGNED)
+        .with_description("Partitions assigned to this process.");
+    assigned
+        .with_callback(move |gauge| gauge.observe(seen.status.borrow().partitions.len() as u64, &[]))
+        .build();
     let seen = Arc::clone(shared);
-    let halted = meter.u64_observable_gauge(names::HALTED).with_description("Partitions that wait for an operator.");
-    halted.with_callback(move |gauge| gauge.observe(seen.halted.load(Ordering::Relaxed), &[])).build();
+    let halted = meter
+        .u64_observable_gauge(names::HALTED)
+        .with_description("Partitions that wait for an operator.");
+    halted
+        .with_callback(move |gauge| gauge.observe(seen.halted.load(Ordering::Relaxed), &[]))
+        .build();
     let seen = Arc::clone(shared);
     let outstanding = meter.u64_observable_gauge(names::OUTSTANDING);
     let outstanding = outstanding.with_description("Received records that are not finished by every consumer.");
     outstanding
         .with_callback(move |gauge| {
             let status = Arc::clone(&seen.status.borrow());
-            gauge.observe(status.partitions.iter().map(|partition| partition.outstanding as u64).sum(), &[]);
+            gauge.observe(
+                status
+                    .partitions
+                    .iter()
+                    .map(|partition| partition.outstanding as u64)
+                    .sum(),
+                &[],
+            );
         })
         .build();
     let seen = Arc::clone(shared);
@@ -311,7 +371,10 @@ fn observe(meter: &Meter, shared: &Arc<Observed>, clock: &SharedClock) {
     let age = meter.f64_observable_gauge(names::POLL_AGE).with_unit("s");
     age.with_description("Since the polling thread last went round.")
         .with_callback(move |gauge| {
-            let age_ms = clock.now_ms().saturating_sub(seen.polled_ms.load(Ordering::Relaxed)).max(0);
+            let age_ms = clock
+                .now_ms()
+                .saturating_sub(seen.polled_ms.load(Ordering::Relaxed))
+                .max(0);
             gauge.observe(Duration::from_millis(age_ms.try_into().unwrap_or(0)).as_secs_f64(), &[]);
         })
         .build();

@@ -30,6 +30,12 @@ impl Status {
     #[must_use]
     pub fn starting() -> Self {
         let topics = Topics::from(Vec::new());
-        Self { ticked_ms: 0, topics, partitions: Vec::new(), consumers: Vec::new(), draining: false }
+        Self {
+            ticked_ms: 0,
+            topics,
+            partitions: Vec::new(),
+            consumers: Vec::new(),
+            draining: false,
+        }
     }
 }

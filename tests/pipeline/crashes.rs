@@ -10,7 +10,11 @@ use super::harness::{PURCHASES, Purchase, World, award_id};
 
 /// After the crash a new worker delivers whatever is open, and everything is committed.
 async fn recovers(world: &World, sent: usize) {
-    assert_eq!(world.log.committed(PURCHASES).unwrap_or(0), 0, "nothing was committed before the crash");
+    assert_eq!(
+        world.log.committed(PURCHASES).unwrap_or(0),
+        0,
+        "nothing was committed before the crash"
+    );
     let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     world.log.wait_all_committed(PURCHASES).await;
     assert_eq!(world.awards(), vec![award_id("p-1", 10); sent]);
@@ -66,7 +70,10 @@ async fn a_crash_after_the_confirm_and_before_the_commit_finds_it_done() {
     world.inngest.accepted().wait_for(1).await;
     let mut status = worker.telemetry.watch();
     let finished = |status: &std::sync::Arc<crm_event_processors::telemetry::Status>| {
-        status.partitions.iter().any(|partition| partition.position == 1 && partition.outstanding == 0)
+        status
+            .partitions
+            .iter()
+            .any(|partition| partition.position == 1 && partition.outstanding == 0)
     };
     status.wait_for(finished).await.expect("published");
     worker.crash().await;

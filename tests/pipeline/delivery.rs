@@ -26,13 +26,24 @@ async fn a_completed_purchase_reaches_every_consumer_once_and_is_committed() {
 #[tokio::test(start_paused = true)]
 async fn pending_then_completed_in_one_batch_is_one_award_of_the_final_state() {
     let world = World::new();
-    world.purchase(&Purchase { status: "pending", ..Purchase::completed("p-1", 10) });
+    world.purchase(&Purchase {
+        status: "pending",
+        ..Purchase::completed("p-1", 10)
+    });
     world.purchase(&Purchase::update("p-1", "completed", 20));
-    world.purchase(&Purchase { refunded: "40.00", ..Purchase::update("p-1", "partially_refunded", 30) });
+    world.purchase(&Purchase {
+        refunded: "40.00",
+        ..Purchase::update("p-1", "partially_refunded", 30)
+    });
     let worker = world.worker(&[PURCHASES]).await;
     world.log.wait_all_committed(PURCHASES).await;
     assert_eq!(world.awards(), [award_id("p-1", 30)]);
-    let award = world.inngest.accepted().all().into_iter().find(|event| event.name == "loyalty/award.scheduled");
+    let award = world
+        .inngest
+        .accepted()
+        .all()
+        .into_iter()
+        .find(|event| event.name == "loyalty/award.scheduled");
     assert_eq!(award.expect("one award").data["target_points"], "60");
     assert_eq!(worker.telemetry.outcomes(Consumer::Currency, "superseded"), 1);
     assert_eq!(worker.telemetry.outcomes(Consumer::Currency, "ignored"), 1);
@@ -89,7 +100,10 @@ async fn nothing_is_committed_past_a_dead_letter_that_cannot_be_written() {
     world.purchase(&Purchase::completed("p-1", 10));
     let worker = world.worker(&[PURCHASES]).await;
     world.inngest.accepted().wait_for(3).await;
-    assert_eq!(world.log.committed(PURCHASES), None.or(world.log.committed(PURCHASES).filter(|offset| *offset == 0)));
+    assert_eq!(
+        world.log.committed(PURCHASES),
+        None.or(world.log.committed(PURCHASES).filter(|offset| *offset == 0))
+    );
     world.log.wait_all_committed(PURCHASES).await;
     assert_eq!(world.dead_letters.letters().len(), 1);
     worker.stop().await;
@@ -108,10 +122,16 @@ async fn the_one_event_that_is_rejected_is_found_and_the_others_are_delivered_on
     // Inngest keeps what stood before the culprit, so that some are sent again: with the same id.
     awards.sort();
     awards.dedup();
-    assert_eq!(awards, [("p-1", 10), ("p-2", 20), ("p-4", 40), ("p-5", 50)].map(|(id, lsn)| award_id(id, lsn)));
+    assert_eq!(
+        awards,
+        [("p-1", 10), ("p-2", 20), ("p-4", 40), ("p-5", 50)].map(|(id, lsn)| award_id(id, lsn))
+    );
     let letters = world.dead_letters.letters();
     assert_eq!(letters.len(), 1);
-    assert_eq!((letters[0].queue, letters[0].offset), (Queue::Consumer(Consumer::Currency), 2));
+    assert_eq!(
+        (letters[0].queue, letters[0].offset),
+        (Queue::Consumer(Consumer::Currency), 2)
+    );
     worker.stop().await;
 }
 
@@ -131,7 +151,10 @@ async fn when_the_newest_state_is_rejected_the_one_before_it_is_delivered() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_an_hour_dead_letters_nothing_and_loses_nothing() {
     let world = World::new();
-    let down = || Answer::Unavailable { detail: "503".to_owned(), retry_after: None };
+    let down = || Answer::Unavailable {
+        detail: "503".to_owned(),
+        retry_after: None,
+    };
     for _ in 0..100 {
         world.inngest.faults().push(Fault::Answer(down()));
     }
@@ -149,7 +172,10 @@ async fn an_outage_of_an_hour_dead_letters_nothing_and_loses_nothing() {
 async fn a_refused_key_stops_the_consumer_and_one_probe_a_minute_lets_it_go_on() {
     let world = World::new();
     for _ in 0..3 {
-        world.inngest.faults().push(Fault::Answer(Answer::Refused { status: 401, detail: "no such key".to_owned() }));
+        world.inngest.faults().push(Fault::Answer(Answer::Refused {
+            status: 401,
+            detail: "no such key".to_owned(),
+        }));
     }
     for (id, lsn) in [("p-1", 10), ("p-2", 20), ("p-3", 30), ("p-4", 40)] {
         world.purchase(&Purchase::completed(id, lsn));
@@ -157,16 +183,28 @@ async fn a_refused_key_stops_the_consumer_and_one_probe_a_minute_lets_it_go_on()
     let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     let began = tokio::time::Instant::now();
     world.log.wait_all_committed(PURCHASES).await;
-    assert!(began.elapsed() >= Duration::from_secs(60), "the first probe comes after a minute");
+    assert!(
+        began.elapsed() >= Duration::from_secs(60),
+        "the first probe comes after a minute"
+    );
     assert_eq!(world.awards().len(), 4);
-    assert_eq!(world.dead_letters.letters(), [], "an operator's mistake never costs a record");
+    assert_eq!(
+        world.dead_letters.letters(),
+        [],
+        "an operator's mistake never costs a record"
+    );
     worker.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_answer_becomes_a_dead_letter_only_while_others_get_through() {
     let world = World::new();
-    let odd = || Fault::Answer(Answer::Unknown { status: 418, detail: "teapot".to_owned() });
+    let odd = || {
+        Fault::Answer(Answer::Unknown {
+            status: 418,
+            detail: "teapot".to_owned(),
+        })
+    };
     for _ in 0..40 {
         world.inngest.faults().push(odd());
     }
@@ -196,7 +234,10 @@ async fn while_the_dedupe_store_is_away_nothing_is_sent_and_nothing_lost() {
     let world = World::new();
     let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     for _ in 0..5 {
-        worker.dedupe.claim_faults().push(memory::Fault::Reject(DedupeError::Unavailable("down".to_owned())));
+        worker
+            .dedupe
+            .claim_faults()
+            .push(memory::Fault::Reject(DedupeError::Unavailable("down".to_owned())));
     }
     world.purchase(&Purchase::completed("p-1", 10));
     world.log.wait_all_committed(PURCHASES).await;
@@ -209,7 +250,10 @@ async fn a_confirm_that_fails_holds_the_record_without_sending_it_again() {
     let world = World::new();
     let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     for _ in 0..5 {
-        worker.dedupe.confirm_faults().push(memory::Fault::Reject(DedupeError::Unavailable("read-only".to_owned())));
+        worker
+            .dedupe
+            .confirm_faults()
+            .push(memory::Fault::Reject(DedupeError::Unavailable("read-only".to_owned())));
     }
     world.purchase(&Purchase::completed("p-1", 10));
     world.log.wait_all_committed(PURCHASES).await;
@@ -237,7 +281,10 @@ async fn a_foreign_lease_is_waited_for_and_then_delivered_all_the_same() {
     let began = tokio::time::Instant::now();
     worker.member.assign(&[PURCHASES]).await;
     world.log.wait_all_committed(PURCHASES).await;
-    assert!(began.elapsed() >= Duration::from_secs(9), "waited for the lease to run out");
+    assert!(
+        began.elapsed() >= Duration::from_secs(9),
+        "waited for the lease to run out"
+    );
     assert!(began.elapsed() < Duration::from_secs(20), "but for one lease only");
     assert_eq!(world.awards(), [award_id("p-1", 10)]);
     worker.stop().await;
@@ -246,9 +293,16 @@ async fn a_foreign_lease_is_waited_for_and_then_delivered_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn records_that_nobody_needs_are_committed_at_once() {
     let world = World::new();
-    world.log.append(PURCHASES, crm_event_processors::kafka::memory::MemoryRecord::default(), 0);
+    world.log.append(
+        PURCHASES,
+        crm_event_processors::kafka::memory::MemoryRecord::default(),
+        0,
+    );
     world.raw(WALLET, r#"{"ts_ms":1795176000000}"#);
-    world.purchase(&Purchase { status: "pending", ..Purchase::completed("p-1", 10) });
+    world.purchase(&Purchase {
+        status: "pending",
+        ..Purchase::completed("p-1", 10)
+    });
     let worker = world.worker(&[PURCHASES, WALLET]).await;
     world.log.wait_all_committed(PURCHASES).await;
     assert_eq!(world.awards(), Vec::<String>::new());
@@ -270,7 +324,10 @@ async fn commits_follow_the_offsets_received_over_gaps() {
     let world = World::new();
     for (id, lsn) in [("p-1", 10), ("p-2", 20)] {
         let value = Purchase::completed(id, lsn).envelope().into_bytes();
-        let record = crm_event_processors::kafka::memory::MemoryRecord { value: Some(value), ..Default::default() };
+        let record = crm_event_processors::kafka::memory::MemoryRecord {
+            value: Some(value),
+            ..Default::default()
+        };
         world.log.append(PURCHASES, record, 7);
     }
     let worker = world.worker(&[PURCHASES]).await;

@@ -21,8 +21,11 @@ pub(super) const PURCHASES: TopicPartition = TopicPartition { topic: 0, partitio
 pub(super) const OTHER_PURCHASES: TopicPartition = TopicPartition { topic: 0, partition: 1 };
 pub(super) const WALLET: TopicPartition = TopicPartition { topic: 1, partition: 0 };
 
-const TOPICS: [&str; 3] =
-    ["crm.public.purchase_ledger", "crm.public.wallet_ledger", "crm.public.form_submissions"];
+const TOPICS: [&str; 3] = [
+    "crm.public.purchase_ledger",
+    "crm.public.wallet_ledger",
+    "crm.public.form_submissions",
+];
 
 /// 2026-11-20T12:00:00Z; every row of these tests was committed a second before.
 const NOW_MS: i64 = 1_795_176_000_000;
@@ -66,7 +69,9 @@ impl World {
         self.started.set(self.started.get() + 1);
         let owner = format!("worker-{}", self.started.get());
         let dedupe = Arc::new(MemoryDedupe::shared(self.store.clone(), &owner));
-        let clock = Arc::new(TokioClock::starting_at(jiff::Timestamp::from_millisecond(NOW_MS).expect("in range")));
+        let clock = Arc::new(TokioClock::starting_at(
+            jiff::Timestamp::from_millisecond(NOW_MS).expect("in range"),
+        ));
         let telemetry = Arc::new(Telemetry::new(clock.clone()).expect("instruments"));
         let programs = Arc::new(Programs::from_json(DEMO_PROGRAM).expect("the demo's program is valid"));
         let ports = Ports {
@@ -82,7 +87,10 @@ impl World {
         let (handle, member) = self.log.join(Budget::new(max_records, 10_000_000));
         let shutdown = CancellationToken::new();
         let options = Options {
-            consumers: consumers.iter().map(|consumer| (*consumer, consumer.default_lanes())).collect(),
+            consumers: consumers
+                .iter()
+                .map(|consumer| (*consumer, consumer.default_lanes()))
+                .collect(),
             decimals: DecimalMode::Text,
             commit_interval: Duration::from_millis(250),
             revoke_deadline: Duration::from_secs(8),
@@ -91,7 +99,13 @@ impl World {
         };
         let task = tokio::spawn(pipeline::run(options, handle, ports, shutdown.clone()));
         member.assign(partitions).await;
-        Worker { member, dedupe, telemetry, shutdown, task }
+        Worker {
+            member,
+            dedupe,
+            telemetry,
+            shutdown,
+            task,
+        }
     }
 
     pub(super) fn purchase(&self, purchase: &Purchase) -> i64 {
@@ -99,14 +113,21 @@ impl World {
     }
 
     pub(super) fn raw(&self, place: TopicPartition, value: &str) -> i64 {
-        let record = MemoryRecord { value: Some(value.as_bytes().to_vec()), ..MemoryRecord::default() };
+        let record = MemoryRecord {
+            value: Some(value.as_bytes().to_vec()),
+            ..MemoryRecord::default()
+        };
         self.log.append(place, record, 0)
     }
 
     /// The accepted ids of one event name, in order, repeats included.
     pub(super) fn accepted(&self, name: &str) -> Vec<String> {
         let events = self.inngest.accepted().all();
-        events.into_iter().filter(|event| event.name == name).map(|event| event.id).collect()
+        events
+            .into_iter()
+            .filter(|event| event.name == name)
+            .map(|event| event.id)
+            .collect()
     }
 
     pub(super) fn awards(&self) -> Vec<String> {
@@ -148,16 +169,34 @@ pub(super) struct Purchase {
 
 impl Purchase {
     pub(super) fn completed(id: &'static str, lsn: u32) -> Self {
-        Self { id, op: "c", status: "completed", refunded: "0.00", lsn }
+        Self {
+            id,
+            op: "c",
+            status: "completed",
+            refunded: "0.00",
+            lsn,
+        }
     }
 
     pub(super) fn update(id: &'static str, status: &'static str, lsn: u32) -> Self {
-        Self { id, op: "u", status, refunded: "0.00", lsn }
+        Self {
+            id,
+            op: "u",
+            status,
+            refunded: "0.00",
+            lsn,
+        }
     }
 
     /// As Debezium writes it.
     pub(super) fn envelope(&self) -> String {
-        let Self { id, op, status, refunded, lsn } = self;
+        let Self {
+            id,
+            op,
+            status,
+            refunded,
+            lsn,
+        } = self;
         let ms = NOW_MS - 1000;
         format!(
             r#"{{"before":null,"after":{{"id":"{id}","user_id":"u-1","merchant_id":"m-any","final_amount":"100.00",

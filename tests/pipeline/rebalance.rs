@@ -36,7 +36,9 @@ async fn a_delivery_that_outlives_the_deadline_is_not_committed_and_its_late_end
     let world = World::new();
     let gate = Gate::default();
     world.inngest.faults().push(Fault::Hold(gate.clone()));
-    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES, OTHER_PURCHASES]).await;
+    let worker = world
+        .worker_of(&[Consumer::Currency], &[PURCHASES, OTHER_PURCHASES])
+        .await;
     world.purchase(&Purchase::completed("p-1", 10));
     gate.arrived().await;
     let began = tokio::time::Instant::now();
@@ -49,7 +51,11 @@ async fn a_delivery_that_outlives_the_deadline_is_not_committed_and_its_late_end
     gate.release();
     world.inngest.accepted().wait_for(2).await;
     assert_eq!(world.inngest.accepted().distinct(), 1);
-    assert_eq!(worker.telemetry.outcomes(Consumer::Currency, "delivered"), 0, "late ends are not counted");
+    assert_eq!(
+        worker.telemetry.outcomes(Consumer::Currency, "delivered"),
+        0,
+        "late ends are not counted"
+    );
     worker.stop().await;
     next.stop().await;
 }
@@ -57,24 +63,36 @@ async fn a_delivery_that_outlives_the_deadline_is_not_committed_and_its_late_end
 #[tokio::test(start_paused = true)]
 async fn a_lost_assignment_commits_nothing_and_its_queued_records_are_not_sent() {
     let world = World::new();
-    let down = || Fault::Answer(Answer::Unavailable { detail: "503".to_owned(), retry_after: None });
+    let down = || {
+        Fault::Answer(Answer::Unavailable {
+            detail: "503".to_owned(),
+            retry_after: None,
+        })
+    };
     for _ in 0..3 {
         world.inngest.faults().push(down());
     }
     let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     world.purchase(&Purchase::completed("p-1", 10));
     let mut seen = worker.telemetry.watch();
-    seen.wait_for(|status| status.partitions.iter().any(|partition| partition.outstanding == 1)).await.expect("published");
+    seen.wait_for(|status| status.partitions.iter().any(|partition| partition.outstanding == 1))
+        .await
+        .expect("published");
     worker.member.revoke(&[PURCHASES], true).await;
     assert_eq!(world.log.committed(PURCHASES).unwrap_or(0), 0);
-    assert_eq!(worker.stop().await, crm_event_processors::pipeline::Exit::Drained { unfinished: 0 });
+    assert_eq!(
+        worker.stop().await,
+        crm_event_processors::pipeline::Exit::Drained { unfinished: 0 }
+    );
     assert_eq!(world.awards(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
 async fn partitions_that_stay_are_not_disturbed_by_those_that_go() {
     let world = World::new();
-    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES, OTHER_PURCHASES]).await;
+    let worker = world
+        .worker_of(&[Consumer::Currency], &[PURCHASES, OTHER_PURCHASES])
+        .await;
     worker.member.revoke(&[PURCHASES], false).await;
     let value = Purchase::completed("p-9", 90).envelope();
     world.raw(OTHER_PURCHASES, &value);

@@ -30,13 +30,19 @@ async fn a_drain_finishes_what_is_in_flight_and_commits_it() {
 async fn a_drain_ends_at_its_deadline_and_what_is_open_is_read_again() {
     let world = World::new();
     for _ in 0..100 {
-        let down = Answer::Unavailable { detail: "503".to_owned(), retry_after: None };
+        let down = Answer::Unavailable {
+            detail: "503".to_owned(),
+            retry_after: None,
+        };
         world.inngest.faults().push(Fault::Answer(down));
     }
     let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     world.purchase(&Purchase::completed("p-1", 10));
     let mut status = worker.telemetry.watch();
-    status.wait_for(|status| status.partitions.iter().any(|partition| partition.outstanding == 1)).await.expect("published");
+    status
+        .wait_for(|status| status.partitions.iter().any(|partition| partition.outstanding == 1))
+        .await
+        .expect("published");
     let began = tokio::time::Instant::now();
     assert_eq!(worker.stop().await, Exit::Drained { unfinished: 1 });
     assert!(began.elapsed() >= Duration::from_secs(25) && began.elapsed() < Duration::from_secs(30));

@@ -1,3 +1,0 @@
-//! Placeholder.
-#[derive(Debug)]
-pub struct RedisDedupe;
