@@ -245,21 +245,21 @@ impl Reader {
                 self.expect(!wanted.is_empty(), "CONSUMERS is empty");
             }
         }
-        wanted.sort_unstable();
-        let lanes = |reader: &mut Self, consumer: Consumer| {
+        // Every number is checked, whether its consumer runs or not.
+        let lanes = Consumer::ALL.map(|consumer| {
             let (text, name) = match consumer {
                 Consumer::Currency => (&flags.currency_concurrency, "CURRENCY_CONCURRENCY"),
                 Consumer::Tier => (&flags.tier_concurrency, "TIER_CONCURRENCY"),
                 Consumer::Mission => (&flags.mission_concurrency, "MISSION_CONCURRENCY"),
             };
-            let lanes = reader.number(text.as_deref(), name, 1..=256);
-            lanes
-                .and_then(|lanes| usize::try_from(lanes).ok())
-                .unwrap_or_else(|| consumer.default_lanes())
-        };
-        wanted
+            let lanes = self
+                .number(text.as_deref(), name, 1..=256)
+                .and_then(|lanes| usize::try_from(lanes).ok());
+            (consumer, lanes.unwrap_or_else(|| consumer.default_lanes()))
+        });
+        lanes
             .into_iter()
-            .map(|consumer| (consumer, lanes(self, consumer)))
+            .filter(|(consumer, _)| wanted.contains(consumer))
             .collect()
     }
 
