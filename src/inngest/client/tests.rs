@@ -82,6 +82,14 @@ async fn a_batch_arrives_in_order_with_the_promised_headers() {
 }
 
 #[tokio::test]
+async fn a_request_carries_only_its_part_of_the_batch() {
+    let setup = setup().await;
+    let batch = EventBatch::of(&events(&["a", "b", "c"]), i64::MAX);
+    assert_eq!(setup.inngest.send(&batch, 1..2).await, Answer::Accepted);
+    assert_eq!(setup.recorder.log().ids(), [samples::id("b")]);
+}
+
+#[tokio::test]
 async fn an_empty_batch_sends_nothing() {
     let Setup { receiver, inngest, .. } = setup().await;
     assert_eq!(samples::send(&inngest, &[]).await, Answer::Accepted);
