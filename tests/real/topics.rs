@@ -1,0 +1,128 @@
+//! Kafka as a witness: the records of the topics and the group's commits, read past the code under test.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde_json::Value;
+
+use super::stack;
+
+pub(super) const PURCHASES: &str = "crm.public.purchase_ledger";
+pub(super) const WALLET: &str = "crm.public.wallet_ledger";
+pub(super) const FORMS: &str = "crm.public.form_submissions";
+
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// One row change in a topic.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub(super) row: String,
+    pub(super) op: String,
+    pub(super) lsn: i64,
+    pub(super) commit_ms: i64,
+    pub(super) status: Option<String>,
+}
+
+fn client(group: &str) -> BaseConsumer {
+    ClientConfig::new()
+        .set("bootstrap.servers", stack("KAFKA_BOOTSTRAP_SERVERS"))
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .create()
+        .expect("a client")
+}
+
+fn partitions(client: &BaseConsumer, topic: &str) -> Vec<(i32, i64)> {
+    let metadata = client.fetch_metadata(Some(topic), ANSWER).expect("metadata");
+    let topic_metadata = metadata.topics().first().expect("the topic");
+    let end = |partition: i32| client.fetch_watermarks(topic, partition, ANSWER).expect("watermarks").1;
+    topic_metadata
+        .partitions()
+        .iter()
+        .map(|partition| (partition.id(), end(partition.id())))
+        .collect()
+}
+
+/// The changes of one merchant's rows, in log order per row.
+pub(super) fn changes(topic: &str, merchant: &str) -> Vec<Change> {
+    let client = client("witness");
+    let ends = partitions(&client, topic);
+    let mut assignment = TopicPartitionList::new();
+    for (partition, _) in &ends {
+        assignment
+            .add_partition_offset(topic, *partition, Offset::Beginning)
+            .expect("assignable");
+    }
+    client.assign(&assignment).expect("assigned");
+    let mut open = ends.len();
+    let mut changes = Vec::new();
+    let started = Instant::now();
+    while open > 0 {
+        assert!(started.elapsed() < Duration::from_secs(60), "the topic has no end");
+        match client.poll(Duration::from_millis(100)) {
+            None => {}
+            Some(Err(_partition_end)) => open -= 1,
+            Some(Ok(message)) => {
+                let Some(value) = message
+                    .payload()
+                    .and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok())
+                else {
+                    continue;
+                };
+                if value["after"]["merchant_id"] == merchant {
+                    changes.push(Change {
+                        row: value["after"]["id"].as_str().expect("an id").to_owned(),
+                        op: value["op"].as_str().expect("an op").to_owned(),
+                        lsn: value["source"]["lsn"].as_i64().expect("an lsn"),
+                        commit_ms: value["source"]["ts_ms"].as_i64().expect("a commit time"),
+                        status: value["after"]["status"].as_str().map(str::to_owned),
+                    });
+                }
+            }
+        }
+    }
+    changes
+}
+
+/// What a group has committed, and where the topic ends, by partition.
+fn committed(group: &str, topic: &str) -> BTreeMap<i32, (Option<i64>, i64)> {
+    let client = client(group);
+    let ends = partitions(&client, topic);
+    let mut wanted = TopicPartitionList::new();
+    for (partition, _) in &ends {
+        wanted.add_partition(topic, *partition);
+    }
+    let offsets = client.committed_offsets(wanted, ANSWER).expect("committed offsets");
+    let offset = |partition| match offsets.find_partition(topic, partition).expect("asked for").offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    };
+    ends.into_iter()
+        .map(|(partition, end)| (partition, (offset(partition), end)))
+        .collect()
+}
+
+/// Asks until the group has committed every partition's end: then nothing is left to do.
+pub(super) async fn wait_all_committed(group: &str, topics: &[&'static str]) {
+    let started = Instant::now();
+    for topic in topics {
+        loop {
+            let (group, topic) = (group.to_owned(), *topic);
+            let state = tokio::task::spawn_blocking(move || committed(&group, topic))
+                .await
+                .expect("asked");
+            if state.values().all(|(offset, end)| *offset == Some(*end)) {
+                break;
+            }
+            assert!(
+                started.elapsed() < super::worker::PATIENCE,
+                "{topic} is not committed to its end: {state:?}"
+            );
+        }
+    }
+}
