@@ -3,6 +3,8 @@
 
 FROM rust:1-slim-trixie AS build
 # What librdkafka and OpenSSL need to build: C and C++ compilers, make, perl.
+# Their versions are the base image's business. hadolint wants them pinned:
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ make perl \
     && rm -rf /var/lib/apt/lists/*
