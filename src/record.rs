@@ -20,6 +20,10 @@ pub struct RecordView<'a> {
     pub headers: Headers<'a>,
 }
 
+/// Stands in for headers that the client library cannot read. Such a record is dead-lettered: what its headers would have
+/// said about it is not known.
+pub const UNREADABLE_HEADERS: &str = "crm.unreadable_headers";
+
 /// The record's headers, in order. Names may repeat; a value may be null.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Headers<'a>(pub &'a [Header<'a>]);

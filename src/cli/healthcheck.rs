@@ -22,7 +22,10 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = runtime.block_on(async {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).build()?;
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(3))
+            .build()?;
         Ok::<_, reqwest::Error>(client.get(format!("http://{address}/livez")).send().await?.status())
     });
     let status = status.with_context(|| format!("no answer from {address}"))?;

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Problems;
+use crate::dedupe::DedupeError;
 use crate::kafka::StartError;
 
 /// Turns the row changes of a loyalty CRM into durable workflows.
@@ -118,6 +119,9 @@ fn code_of(error: &anyhow::Error) -> Code {
             StartError::Unreachable { .. } => Code::Unavailable,
             StartError::Thread(_) => Code::Internal,
         };
+    }
+    if let Some(DedupeError::Configuration(_)) = error.downcast_ref::<DedupeError>() {
+        return Code::Configuration;
     }
     if error.is::<Problems>() || error.is::<crate::loyalty::ProgramErrors>() {
         return Code::Configuration;

@@ -25,9 +25,10 @@ const MAX_RECORDS: usize = 16_384;
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// How often progress is committed.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
-/// Half of what a session allows at least; see the test.
+/// How long a revocation waits for lanes, but never more than half of a session.
 const REVOKE_DEADLINE: Duration = Duration::from_secs(8);
-/// Below the 30 s after which platforms kill.
+/// How long a shutdown waits for lanes. The last commit may take 5 s more and leaving 2 s: the platform's kill delay must
+/// be longer (`render.yaml` says 60 s).
 const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 /// A client whose brokers are away may take a session to leave; the process does not wait for it.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
@@ -56,7 +57,8 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
     let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock))?);
     if let Some(address) = settings.http {
         let served = telemetry::http::serve(address, Arc::clone(&telemetry), shutdown.child_token()).await;
-        let (address, _task) = served.with_context(|| format!("HTTP_ADDR {address} cannot be bound"))?;
+        let served = served.map_err(|error| Problems(vec![format!("HTTP_ADDR {address} cannot be bound: {error}")]));
+        let (address, _task) = served?;
         tracing::info!(%address, "health endpoints");
     }
     let randomness = Arc::new(Randomness::from_entropy());
@@ -77,14 +79,15 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
     let endpoint = endpoint.map_err(|error| Problems(vec![error.to_string()]))?;
     let http = HttpSettings::at_rate(inngest.requests_per_second);
     let deliver = HttpDeliver::new(endpoint, &http, Arc::clone(&clock))?;
-    let dead_letters = KafkaDeadLetters::new(&settings.kafka, &settings.topic_prefix, Arc::clone(&clock))?;
+    let dead_letters = KafkaDeadLetters::new(&settings.kafka, &settings.topic_prefix, Arc::clone(&clock));
+    let dead_letters = dead_letters.map_err(kafka::StartError::Client)?;
     let (handle, source) = join(&settings, Arc::clone(&telemetry)).await?;
     stop_on_signal(shutdown.clone())?;
     let options = pipeline::Options {
         consumers: settings.consumers.clone(),
         decimals: settings.decimals,
         commit_interval: COMMIT_INTERVAL,
-        revoke_deadline: REVOKE_DEADLINE,
+        revoke_deadline: revoke_deadline(&settings),
         drain_deadline: DRAIN_DEADLINE,
         max_records: MAX_RECORDS,
     };
@@ -112,14 +115,18 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
             Code::Ok
         }
         Exit::Failed(Failure::Configuration(message)) => {
-            tracing::error!(message, "cannot go on");
+            tracing::error!(reason = message, "cannot go on");
             Code::Configuration
         }
         Exit::Failed(Failure::Fatal(message)) => {
-            tracing::error!(message, "cannot go on");
+            tracing::error!(reason = message, "cannot go on");
             Code::Internal
         }
     })
+}
+
+fn revoke_deadline(settings: &Settings) -> Duration {
+    REVOKE_DEADLINE.min(Duration::from_millis(u64::from(settings.session_timeout_ms)) / 2)
 }
 
 async fn join(
@@ -136,7 +143,7 @@ async fn join(
             .map(|queue| queue.topic(&settings.topic_prefix))
             .collect(),
         session_timeout_ms: settings.session_timeout_ms,
-        revoke_deadline: REVOKE_DEADLINE,
+        revoke_deadline: revoke_deadline(settings),
         accept_gap: settings.accept_gap,
         budget: Budget::new(MAX_RECORDS, MAX_BYTES),
         max_records: MAX_RECORDS,

@@ -117,6 +117,14 @@ impl Reader {
             "LEDGER_EFFECTIVE_FROM",
             "a time like 2026-11-20T00:00:00Z",
         );
+        // A subset in the main group would commit past what the others have not read.
+        let group = given(flags.consumer_group_id.as_deref()).unwrap_or("crm-event-processors");
+        let group = if consumers.len() < Consumer::ALL.len() {
+            let names: Vec<&str> = consumers.iter().map(|(consumer, _)| consumer.name()).collect();
+            format!("{group}-{}", names.join("-"))
+        } else {
+            group.to_owned()
+        };
         let http = match given(flags.http_addr.as_deref()) {
             Some("off") => None,
             Some(address) => self.parsed(Some(address), "HTTP_ADDR", "an address like 127.0.0.1:8080, or off"),
@@ -135,9 +143,7 @@ impl Reader {
             kafka: kafka?,
             session_timeout_ms: session.unwrap_or(45_000),
             topic_prefix: given(flags.topic_prefix.as_deref()).unwrap_or("crm").to_owned(),
-            group: given(flags.consumer_group_id.as_deref())
-                .unwrap_or("crm-event-processors")
-                .to_owned(),
+            group,
             accept_gap: flags.accept_gap,
             consumers,
             decimals,
@@ -185,7 +191,7 @@ impl Reader {
         Some(Connection {
             bootstrap_servers: servers?.to_owned(),
             security_protocol: protocol,
-            api_key: key.map(ToOwned::to_owned),
+            api_key: key.map(Secret::new),
             api_secret: secret.map(Secret::new),
             ca_file: given(flags.kafka_ca_file.as_deref()).map(ToOwned::to_owned),
         })
@@ -404,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_would_travel_unencrypted_is_refused() {
+    fn a_key_that_would_not_be_used_is_refused() {
         let some = |text: &str| Some(text.to_owned());
         let flags = Flags {
             kafka_api_key: some("key"),
@@ -413,6 +419,24 @@ mod tests {
             ..minimal()
         };
         assert!(Settings::from_flags(&flags).is_err());
+    }
+
+    #[test]
+    fn a_subset_of_the_consumers_runs_in_a_group_of_its_own() {
+        let some = |text: &str| Some(text.to_owned());
+        let settings = Settings::from_flags(&minimal()).expect("valid");
+        assert_eq!(settings.group, "crm-event-processors");
+        let flags = Flags {
+            consumers: some("tier, currency"),
+            consumer_group_id: some("eu"),
+            ..minimal()
+        };
+        let settings = Settings::from_flags(&flags).expect("valid");
+        assert_eq!(settings.group, "eu-currency-tier");
+        assert_eq!(
+            settings.topics(),
+            ["crm.public.purchase_ledger", "crm.public.wallet_ledger"]
+        );
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub struct MemoryDeliver {
     accepted: Log,
     faults: Script<Fault>,
     poison: Mutex<Vec<String>>,
+    puzzles: Mutex<Vec<String>>,
     requests: AtomicUsize,
 }
 
@@ -77,6 +78,12 @@ impl MemoryDeliver {
         poison.push(part_of_id.to_owned());
     }
 
+    /// From now on an event whose id contains this text makes its request end in an answer that nobody knows.
+    pub fn puzzle(&self, part_of_id: &str) {
+        let mut puzzles = self.puzzles.lock().unwrap_or_else(PoisonError::into_inner);
+        puzzles.push(part_of_id.to_owned());
+    }
+
     /// How many requests came, answered or not.
     #[must_use]
     pub fn requests(&self) -> usize {
@@ -107,6 +114,12 @@ impl MemoryDeliver {
         if events.is_empty() || events.len() > self.limits.max_events {
             return rejected(413, "an empty request, or one above the limits");
         }
+        if events.iter().any(|event| self.is_puzzling(event)) {
+            return Answer::Unknown {
+                status: 418,
+                detail: "puzzled".to_owned(),
+            };
+        }
         match self.accept(events) {
             Ok(()) => Answer::Accepted,
             Err(rejected) => rejected,
@@ -128,6 +141,12 @@ impl MemoryDeliver {
             }
         }
         Ok(())
+    }
+
+    fn is_puzzling(&self, event: &[u8]) -> bool {
+        let puzzles = self.puzzles.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = serde_json::from_slice::<Sent>(event);
+        sent.is_ok_and(|sent| puzzles.iter().any(|part| sent.id.contains(part.as_str())))
     }
 
     fn is_poisoned(&self, id: &str) -> bool {

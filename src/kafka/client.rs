@@ -13,7 +13,7 @@ pub struct Connection {
     pub bootstrap_servers: String,
     /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
     pub security_protocol: String,
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
     pub api_secret: Option<Secret>,
     /// A CA bundle of one's own; unset, the system's.
     pub ca_file: Option<String>,
@@ -34,7 +34,7 @@ impl Connection {
         if let (Some(key), Some(secret)) = (&self.api_key, &self.api_secret) {
             config
                 .set("sasl.mechanisms", "PLAIN")
-                .set("sasl.username", key)
+                .set("sasl.username", key.expose())
                 .set("sasl.password", secret.expose());
         }
         if let Some(file) = &self.ca_file {

@@ -1,6 +1,11 @@
-//! The polling thread: polls, fills batches, serves commands.
+//! The polling thread: polls, fills batches, serves commands. Beside it a thread that only commits.
+//!
+//! The client reports the end of an asynchronous commit only for commits of its own making, never for ours (librdkafka
+//! 2.12, `rd_kafka_cgrp_propagate_commit_result`). A synchronous commit does report, but it may block for a session
+//! while the member rejoins, and the polling thread must never stop. So commits have a thread of their own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,8 +17,8 @@ use tokio::sync::mpsc;
 use super::client::{Connection, consumer_config};
 use super::preflight::{self, Preflight, StartError};
 use super::rebalance::{Context, State};
-use crate::pipeline::source::{Command, Event, Failure, Handle};
-use crate::record::{BatchBuilder, Budget, Header, Headers, RecordView, Topics};
+use crate::pipeline::source::{Command, Commit, Event, Failure, Handle};
+use crate::record::{BatchBuilder, Budget, Header, Headers, RecordView, Topics, UNREADABLE_HEADERS};
 use crate::telemetry::Telemetry;
 
 /// The most records and bytes of one batch.
@@ -87,6 +92,7 @@ pub fn start(
     };
     let config = consumer_config(&connection, &group, session_timeout_ms);
     let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(StartError::Client)?;
+    let consumer = Arc::new(consumer);
     let subscribed: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
     let wanted = subscribed
         .iter()
@@ -101,18 +107,21 @@ pub fn start(
         },
     )?;
     consumer.subscribe(&subscribed).map_err(StartError::Client)?;
-    let thread = std::thread::Builder::new()
-        .name("kafka-poll".to_owned())
-        .spawn(move || {
-            Poller {
-                consumer,
-                commands: command_rx,
-                short_of_room: false,
-                stopped: false,
-            }
-            .run()
-        })
-        .map_err(StartError::Thread)?;
+    // At most one commit is under way; the pipeline waits for its answer before it sends the next.
+    let (commits, commit_rx) = std::sync::mpsc::sync_channel(1);
+    let committing = Arc::clone(&consumer);
+    let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let committer = named("kafka-commit").spawn(move || commit_each(&committing, &commit_rx));
+    let committer = committer.map_err(StartError::Thread)?;
+    let poller = Poller {
+        consumer,
+        commands: command_rx,
+        commits,
+        short_of_room: false,
+        stopped: false,
+    };
+    let thread = named("kafka-poll").spawn(move || poller.run(committer));
+    let thread = thread.map_err(StartError::Thread)?;
     Ok((
         Handle {
             topics,
@@ -123,9 +132,29 @@ pub fn start(
     ))
 }
 
+/// Commits what it is given, one after the other, and tells the pipeline how each ended. Partitions that were taken away
+/// meanwhile are left out: their last commit was made when they went.
+fn commit_each(consumer: &BaseConsumer<Context>, commits: &std::sync::mpsc::Receiver<Vec<Commit>>) {
+    let context = consumer.context();
+    for offsets in commits {
+        let list = {
+            let state = context.state();
+            context.list(offsets.iter().filter(|commit| state.assigned.contains(&commit.place)))
+        };
+        let committed = if list.count() == 0 {
+            Ok(())
+        } else {
+            consumer.commit(&list, CommitMode::Sync)
+        };
+        let error = committed.err().map(|error| error.to_string());
+        context.tell(Event::Committed { offsets, error });
+    }
+}
+
 struct Poller {
-    consumer: BaseConsumer<Context>,
+    consumer: Arc<BaseConsumer<Context>>,
     commands: mpsc::Receiver<Command>,
+    commits: std::sync::mpsc::SyncSender<Vec<Commit>>,
     /// Everything is paused until memory is free again.
     short_of_room: bool,
     /// The pipeline wants nothing more.
@@ -133,14 +162,19 @@ struct Poller {
 }
 
 impl Poller {
-    fn run(mut self) {
+    fn run(mut self, committer: std::thread::JoinHandle<()>) {
         while self.serve_commands() {
             let room = self.room();
             self.fetch(room);
             self.consumer.context().telemetry.polled();
         }
-        // Leaving the group may take as long as a session if the brokers are away; nobody waits for it.
+        // Leaving the group, and a commit under way, may take as long as a session if the brokers are away; nobody
+        // waits for it.
         self.consumer.unsubscribe();
+        drop(self.commits);
+        if committer.join().is_err() {
+            tracing::error!("the committing thread ended in a panic");
+        }
     }
 
     /// False when the thread has to end.
@@ -148,16 +182,14 @@ impl Poller {
         loop {
             let context = self.consumer.context();
             let served = match self.commands.try_recv() {
-                Err(mpsc::error::TryRecvError::Empty) => return !context.events.is_closed(),
+                Err(mpsc::error::TryRecvError::Empty) => return !context.events.is_closed() && !context.state().broken,
                 Err(mpsc::error::TryRecvError::Disconnected) => return false,
                 Ok(Command::Commit(commits)) => {
-                    let committed = self.consumer.commit(&context.list(&commits), CommitMode::Async);
-                    if let Err(error) = &committed {
-                        let error = Some(error.to_string());
-                        context.tell(Event::Committed {
-                            offsets: commits,
-                            error,
-                        });
+                    if let Err(TrySendError::Full(offsets) | TrySendError::Disconnected(offsets)) =
+                        self.commits.try_send(commits)
+                    {
+                        let error = Some("a commit is under way".to_owned());
+                        context.tell(Event::Committed { offsets, error });
                     }
                     Ok(())
                 }
@@ -167,7 +199,7 @@ impl Poller {
                 }
                 Ok(Command::Resume(places)) => {
                     context.state().held.retain(|place| !places.contains(place));
-                    if self.short_of_room {
+                    if self.short_of_room || self.stopped {
                         Ok(())
                     } else {
                         self.consumer.resume(&context.partitions(&places))
@@ -304,7 +336,12 @@ impl Poller {
                 | RDKafkaErrorCode::SaslAuthenticationFailed
                 | RDKafkaErrorCode::Authentication,
             ) => {
-                let last = context.state().last_error.clone().unwrap_or_default();
+                let last = context
+                    .state()
+                    .last_error
+                    .clone()
+                    .map(|(_, reason)| reason)
+                    .unwrap_or_default();
                 let message = format!("kafka refuses us: {error} {last}. {}", preflight::grant_for(code));
                 context.tell(Event::Failed(Failure::Configuration(message)));
             }
@@ -313,14 +350,16 @@ impl Poller {
                     "fatal kafka client error: {error}"
                 ))));
             }
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                // Which partition it is, the client does not say; the next start finds it, names the gap and halts it.
+                let message = format!("a position fell out of its log while we ran: {error}");
+                context.tell(Event::Failed(Failure::Fatal(message)));
+            }
             // Brokers away, an interval exceeded, a topic in trouble: the client goes on by itself.
             _ => tracing::warn!(%error, "kafka consumer: going on"),
         }
     }
 }
-
-/// Stands in for headers that cannot be read.
-pub(super) const UNREADABLE_HEADERS: &str = "crm.unreadable_headers";
 
 fn headers_of<'a>(message: &'a BorrowedMessage<'_>) -> Vec<Header<'a>> {
     let Some(headers) = message.headers() else {

@@ -39,14 +39,11 @@ pub(super) fn check(consumer: &BaseConsumer<Context>, wanted: &Preflight<'_>) ->
     for name in &wanted.topics {
         let metadata = consumer.fetch_metadata(Some(name), METADATA_TIMEOUT);
         let metadata = metadata.map_err(|error| {
-            // Serve the error events, which say why no broker answered.
+            // Serve the error events, which say why no broker answered: the call itself only says that none did.
             let _served = consumer.poll(Duration::ZERO);
             let last = consumer.context().state().last_error.clone();
-            unreachable(
-                wanted.connection,
-                error.rdkafka_error_code(),
-                last.unwrap_or_else(|| error.to_string()),
-            )
+            let (code, cause) = last.unwrap_or_else(|| (error.rdkafka_error_code(), error.to_string()));
+            unreachable(wanted.connection, code, cause)
         })?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == name);
         match topic.map(|topic| (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len())) {

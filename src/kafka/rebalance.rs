@@ -1,4 +1,4 @@
-//! The client's callbacks: assignments with explicit starts, revocations that wait for the pipeline, commit answers.
+//! The client's callbacks: assignments with explicit starts, revocations that wait for the pipeline.
 //!
 //! They run on the polling thread, inside `poll`. Everything is told to the pipeline in the order in which it happens:
 //! the open batch goes out before a revocation.
@@ -10,7 +10,7 @@ use std::time::Duration;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
@@ -48,7 +48,9 @@ pub(super) struct State {
     pub(super) held: BTreeSet<TopicPartition>,
     /// Something was assigned: whatever was paused for want of room must be paused anew.
     pub(super) reassigned: bool,
-    pub(super) last_error: Option<String>,
+    pub(super) last_error: Option<(Option<RDKafkaErrorCode>, String)>,
+    /// An event could not be told: the thread ends.
+    pub(super) broken: bool,
 }
 
 impl Context {
@@ -56,10 +58,16 @@ impl Context {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the pipeline. The queue has room for every record of the budget, so it is never full.
+    /// Tells the pipeline. The queue has room for every record of the budget, so it is never full; if it were, an event
+    /// would be lost, and the thread ends rather than go on.
     pub(super) fn tell(&self, event: Event) {
-        if let Err(error) = self.events.try_send(event) {
-            tracing::debug!(%error, "the pipeline takes no events any more");
+        match self.events.try_send(event) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Closed(_)) => tracing::debug!("the pipeline takes no events any more"),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::error!("the event queue is full: the memory budget is not kept");
+                self.state().broken = true;
+            }
         }
     }
 
@@ -118,6 +126,8 @@ impl Context {
             let Some(place) = self.place(topic, partition) else {
                 continue;
             };
+            // An unreadable commitment is not a missing one: starting at the begin would be a rewind.
+            element.error()?;
             let (begin, end) = consumer.fetch_watermarks(topic, partition, LOOKUP_TIMEOUT)?;
             let committed = match element.offset() {
                 Offset::Offset(offset) => Some(offset),
@@ -221,6 +231,7 @@ impl Context {
                 state.held.remove(place);
                 state.halted.remove(place);
             }
+            self.telemetry.halted(state.halted.len());
         }
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
@@ -236,7 +247,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "kafka consumer");
-        self.state().last_error = Some(format!("{error}: {reason}"));
+        self.state().last_error = Some((error.rdkafka_error_code(), format!("{error}: {reason}")));
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -268,21 +279,5 @@ impl ConsumerContext for Context {
                 "rebalance ({kind}) failed: {error}"
             ))));
         }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let commit = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
-            let place = self.place(element.topic(), element.partition())?;
-            Some(Commit {
-                place,
-                offset: element.offset().to_raw()?,
-            })
-        };
-        let commits = offsets.elements().into_iter().filter_map(commit).collect();
-        let error = result.err().map(|error| error.to_string());
-        self.tell(Event::Committed {
-            offsets: commits,
-            error,
-        });
     }
 }

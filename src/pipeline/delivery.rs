@@ -11,6 +11,7 @@ use super::backoff::Backoff;
 use super::lane::Group;
 use super::outcome::{Disposition, UNKNOWN_ATTEMPTS};
 use super::shared::Shared;
+use super::standstill::Target;
 use crate::consumers::Consumer;
 use crate::inngest::EventBatch;
 
@@ -104,7 +105,7 @@ impl<'a> Delivery<'a> {
     async fn attempt(&mut self, request: Range<usize>) -> Option<(Vec<Group>, Fate)> {
         let mut backoff = Backoff::default();
         loop {
-            self.shared.await_probe(self.consumer).await;
+            self.shared.await_turn(self.consumer, Target::Inngest).await;
             if let Some(gone) = self.first_gone(request.clone()) {
                 // Only what is still ours is sent on; the rest belongs to another member by now.
                 self.requests.push_front(gone + 1..request.end);
@@ -137,10 +138,16 @@ impl<'a> Delivery<'a> {
                 }
                 Disposition::Retry { detail, after } => {
                     let wait = backoff.next(after, &self.shared.ports.randomness);
+                    self.shared
+                        .ports
+                        .telemetry
+                        .retried(self.consumer, Target::Inngest.name());
                     tracing::warn!(consumer = self.consumer.name(), detail, ?wait, "delivery: trying again");
                     self.shared.wait(wait).await;
                 }
-                Disposition::StandStill { detail } => self.shared.stand_still(self.consumer, &detail).await,
+                Disposition::StandStill { detail } => {
+                    self.shared.standstills.begin(self.consumer, Target::Inngest, &detail);
+                }
             }
         }
     }
@@ -162,6 +169,7 @@ impl<'a> Delivery<'a> {
         self.shared
             .wait(held.backoff.next(None, &self.shared.ports.randomness))
             .await;
+        self.shared.await_turn(self.consumer, Target::Inngest).await;
         if self.first_gone(request.clone()).is_some() {
             return Some((self.take(request), Fate::Abandoned));
         }
@@ -180,7 +188,7 @@ impl<'a> Delivery<'a> {
             }
             Disposition::Retry { .. } => self.held.push_back(held),
             Disposition::StandStill { detail } => {
-                self.shared.stand_still(self.consumer, &detail).await;
+                self.shared.standstills.begin(self.consumer, Target::Inngest, &detail);
                 self.held.push_back(held);
             }
         }
@@ -197,7 +205,7 @@ impl<'a> Delivery<'a> {
         let disposition = Disposition::of_answer(answer);
         if disposition == Disposition::Proceed {
             self.shared.accepted.fetch_add(1, Ordering::Relaxed);
-            self.shared.got_through(self.consumer);
+            self.shared.standstills.end(self.consumer, Target::Inngest);
         }
         disposition
     }

@@ -15,7 +15,7 @@ use crate::consumers::Consumer;
 use crate::dead_letters::{Letter, Queue};
 use crate::debezium::{DecimalMode, Decoded, Decoder};
 use crate::progress::ConsumerSet;
-use crate::record::{Batch, Record, RecordView};
+use crate::record::{Batch, Record, RecordView, UNREADABLE_HEADERS};
 use crate::rows::{self, RowChange};
 use crate::telemetry::Telemetry;
 
@@ -126,6 +126,14 @@ impl Intake {
     }
 
     fn read(&mut self, view: &RecordView<'_>) -> Read {
+        if view.headers.get(UNREADABLE_HEADERS).is_some() {
+            let detail = "a header's name is not UTF-8; the headers are lost".to_owned();
+            return Read::Dead {
+                reason: "unreadable_headers",
+                detail,
+                policy: false,
+            };
+        }
         let change = match self.decoder.decode(view) {
             Ok(Decoded::Change(change)) => change,
             Ok(Decoded::Control(_)) => return Read::Nothing,

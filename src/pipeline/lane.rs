@@ -14,6 +14,7 @@ use super::backoff::Backoff;
 use super::delivery::{self, Fate};
 use super::outcome::{Disposition, Outcome};
 use super::shared::{Shared, Ticket};
+use super::standstill::Target;
 use crate::consumers::{self, Consumer, Decision, Effect, EffectKey};
 use crate::dead_letters::{Letter, Queue};
 use crate::dedupe::{Claim, ClaimKey};
@@ -100,18 +101,20 @@ impl Lane {
     async fn decide(&self, items: Vec<Item>) -> Vec<Pending> {
         let now = self.shared.ports.clock.now();
         let mut pending = Vec::with_capacity(items.len());
-        let mut finished = Vec::new();
+        let (mut finished, mut refused) = (Vec::new(), Vec::new());
         for item in items.into_iter().filter(|item| item.ticket.epoch.is_live()) {
             match consumers::decide(self.consumer, &item.change, &self.shared.ports.rules, now) {
                 Decision::Ignore(reason) => finished.push(self.finish(item.ticket, Outcome::Ignored(reason))),
                 Decision::Deliver(effect) => pending.push(Pending { item, effect }),
-                Decision::Refuse(refusal) => {
-                    let letter = self.letter(&item, refusal.reason(), refusal.to_string());
-                    finished.extend(self.bury(item, letter).await);
-                }
+                Decision::Refuse(refusal) => refused.push((item, refusal)),
             }
         }
         self.report(finished).await;
+        for (item, refusal) in refused {
+            let letter = self.letter(&item, refusal.reason(), refusal.to_string());
+            let buried = self.bury(item, letter).await;
+            self.report(buried).await;
+        }
         pending
     }
 
@@ -138,11 +141,12 @@ impl Lane {
             self.report(finished).await;
             undecided = foreign;
             if undecided.is_empty() {
-                return ours;
+                break;
             }
         }
         ours.extend(undecided);
-        // Back in the order of receipt: a foreign record may stand before a granted one of the same row.
+        // Back in the order of receipt: a record whose lease was foreign comes behind newer ones of the same row here,
+        // and the newest state would be taken for the older one.
         ours.sort_by_key(|pending| (pending.item.ticket.place, pending.item.ticket.seq));
         ours
     }
@@ -157,7 +161,10 @@ impl Lane {
             }
             let keys: Vec<ClaimKey> = pending.iter().map(|pending| pending.effect.claim.clone()).collect();
             match self.shared.ports.dedupe.claim(&keys).await {
-                Ok(claims) => return (pending, claims),
+                Ok(claims) => {
+                    self.shared.standstills.end(self.consumer, Target::Dedupe);
+                    return (pending, claims);
+                }
                 Err(error) => self.wait_for_store(&error, &mut backoff).await,
             }
         }
@@ -223,9 +230,15 @@ impl Lane {
     }
 
     async fn wait_for_store(&self, error: &crate::dedupe::DedupeError, backoff: &mut Backoff) {
-        self.shared.ports.telemetry.retried(self.consumer, "dedupe");
+        self.shared
+            .ports
+            .telemetry
+            .retried(self.consumer, Target::Dedupe.name());
         match Disposition::of_dedupe(error) {
-            Disposition::StandStill { detail } => self.shared.stand_still(self.consumer, &detail).await,
+            Disposition::StandStill { detail } => {
+                self.shared.standstills.begin(self.consumer, Target::Dedupe, &detail);
+                self.shared.await_turn(self.consumer, Target::Dedupe).await;
+            }
             Disposition::Retry { detail, after } => {
                 let wait = backoff.next(after, &self.shared.ports.randomness);
                 tracing::warn!(
@@ -283,10 +296,12 @@ pub(super) async fn bury(shared: &Shared, ticket: &Ticket, letter: &Letter) -> b
     while ticket.epoch.is_live() {
         match shared.ports.dead_letters.write(letter).await {
             Ok(()) => {
-                let (queue, reason) = (letter.queue.name(), letter.reason);
+                let (queue, reason, detail) = (letter.queue.name(), letter.reason, letter.detail.as_str());
                 shared.ports.telemetry.dead_lettered(queue, reason);
-                let (place, detail) = (ticket.place, letter.detail.as_str());
-                tracing::warn!(queue, reason, ?place, seq = ?ticket.seq, detail, "record dead-lettered");
+                let _outside_its_batch = letter.record.with(|record| {
+                    let (topic, partition, offset) = (record.topic, record.partition, record.offset);
+                    tracing::warn!(queue, reason, topic, partition, offset, detail, "record dead-lettered");
+                });
                 return true;
             }
             Err(error) => {

@@ -18,6 +18,7 @@ mod outcome;
 mod partitions;
 mod shared;
 pub mod source;
+mod standstill;
 mod undertaker;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consumers::Consumer;
 use crate::debezium::{DecimalMode, Decoder};
+use crate::progress::ConsumerSet;
 use crate::record::TopicPartition;
 use crate::telemetry::{ConsumerStatus, Status};
 use intake::{Intake, Lanes};
@@ -151,8 +153,9 @@ impl Pipeline {
             });
         }
         let (undertaker, letters) = mpsc::channel(options.max_records);
-        workers.spawn(undertaker::run(letters, finished_tx, Arc::clone(&shared)));
-        let partitions = Partitions::read_by(options.consumers.iter().map(|(consumer, _)| *consumer).collect());
+        let readers: ConsumerSet = options.consumers.iter().map(|(consumer, _)| *consumer).collect();
+        workers.spawn(undertaker::run(letters, finished_tx, Arc::clone(&shared), readers));
+        let partitions = Partitions::read_by(readers);
         let intake = Intake {
             decoder: Decoder::default(),
             decimals: options.decimals,
@@ -246,7 +249,7 @@ impl Pipeline {
         let consumers = self.options.consumers.iter().map(|(consumer, lanes)| ConsumerStatus {
             consumer: *consumer,
             lanes: *lanes,
-            standing_still: self.shared.standing_still(*consumer),
+            standing_still: self.shared.standstills.reason(*consumer),
         });
         let partitions = self.partitions.status();
         let draining = self.draining.is_some();

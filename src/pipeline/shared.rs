@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::backoff::Randomness;
+use super::standstill::{Standstills, Target};
 use crate::clock::SharedClock;
 use crate::consumers::{Consumer, Rules};
 use crate::dead_letters::DeadLetters;
@@ -71,29 +72,16 @@ pub(super) struct Shared {
     pub(super) fence: watch::Sender<u64>,
     /// Requests the target accepted: tells "down for everyone" from "refuses this one".
     pub(super) accepted: AtomicU64,
-    standstills: [Standstill; Consumer::ALL.len()],
+    pub(super) standstills: Standstills,
 }
-
-/// A consumer that waits for an operator. One lane probes, once a minute.
-struct Standstill {
-    reason: watch::Sender<Option<String>>,
-    probe: tokio::sync::Mutex<()>,
-}
-
-const PROBE_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Shared {
     pub(super) fn new(ports: Ports) -> Self {
-        let standstill = || Standstill {
-            reason: watch::Sender::new(None),
-            probe: tokio::sync::Mutex::new(()),
-        };
-        let standstills = Consumer::ALL.map(|_| standstill());
         Self {
             ports,
             fence: watch::Sender::new(0),
             accepted: AtomicU64::new(0),
-            standstills,
+            standstills: Standstills::default(),
         }
     }
 
@@ -107,63 +95,10 @@ impl Shared {
         }
     }
 
-    /// Why the consumer stands still, if it does.
-    pub(super) fn standing_still(&self, consumer: Consumer) -> Option<String> {
-        self.standstill(consumer)?.reason.borrow().clone()
-    }
-
-    /// The target refuses us: stand still until it is this lane's turn to probe, or another lane's probe got through.
-    pub(super) async fn stand_still(&self, consumer: Consumer, detail: &str) {
-        let Some(standstill) = self.standstill(consumer) else {
-            return;
-        };
-        let newly = standstill.reason.send_replace(Some(detail.to_owned())).is_none();
-        if newly {
-            tracing::error!(
-                consumer = consumer.name(),
-                detail,
-                "consumer stands still until an operator acts"
-            );
-        }
-        self.await_probe(consumer).await;
-    }
-
-    /// Returns at once unless the consumer stands still; then when this lane may probe, or nobody needs to.
-    pub(super) async fn await_probe(&self, consumer: Consumer) {
-        let Some(standstill) = self.standstill(consumer) else {
-            return;
-        };
-        if standstill.reason.borrow().is_none() {
-            return;
-        }
-        let mut fence = self.fence.subscribe();
-        let mut reason = standstill.reason.subscribe();
-        tokio::select! {
-            biased;
-            _ = fence.changed() => {}
-            _ = reason.wait_for(Option::is_none) => {}
-            () = async {
-                let _turn = standstill.probe.lock().await;
-                tokio::time::sleep(PROBE_INTERVAL).await;
-            } => {}
-        }
-    }
-
-    /// The target took something of this consumer: whatever stood still may go on.
-    pub(super) fn got_through(&self, consumer: Consumer) {
-        let Some(standstill) = self.standstill(consumer) else {
-            return;
-        };
-        if standstill.reason.borrow().is_some() {
-            standstill.reason.send_replace(None);
-            tracing::info!(
-                consumer = consumer.name(),
-                "consumer goes on: the target accepts us again"
-            );
-        }
-    }
-
-    fn standstill(&self, consumer: Consumer) -> Option<&Standstill> {
-        self.standstills.get(consumer.index())
+    /// Waits until this consumer may ask the target; see [`Standstills::await_turn`].
+    pub(super) async fn await_turn(&self, consumer: Consumer, target: Target) {
+        self.standstills
+            .await_turn(consumer, target, &mut self.fence.subscribe())
+            .await;
     }
 }

@@ -184,9 +184,10 @@ async fn a_refused_key_stops_the_consumer_and_one_probe_a_minute_lets_it_go_on()
     let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     let began = tokio::time::Instant::now();
     world.log.wait_all_committed(PURCHASES).await;
+    let minutes = began.elapsed().as_secs() / 60;
     assert!(
-        began.elapsed() >= Duration::from_secs(60),
-        "the first probe comes after a minute"
+        (1..=3).contains(&minutes),
+        "three refusals, one probe a minute: {minutes}"
     );
     assert_eq!(world.awards().len(), 4);
     assert_eq!(
@@ -334,5 +335,122 @@ async fn commits_follow_the_offsets_received_over_gaps() {
     let worker = world.worker(&[PURCHASES]).await;
     world.log.wait_all_committed(PURCHASES).await;
     assert_eq!(world.log.committed(PURCHASES), Some(16), "7 and 15 were received");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_refusal_costs_one_minute() {
+    let world = World::new();
+    let refused = Answer::Refused {
+        status: 401,
+        detail: "no such key".to_owned(),
+    };
+    world.inngest.faults().push(Fault::Answer(refused));
+    world.purchase(&Purchase::completed("p-1", 10));
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    let began = tokio::time::Instant::now();
+    world.log.wait_all_committed(PURCHASES).await;
+    assert!(began.elapsed() < Duration::from_secs(65), "{:?}", began.elapsed());
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refused_us_and_answers_again_lets_every_lane_go_on() {
+    let world = World::new();
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    let refused = || memory::Fault::Reject(DedupeError::Configuration("NOPERM".to_owned()));
+    for _ in 0..5 {
+        worker.dedupe.claim_faults().push(refused());
+    }
+    for (id, lsn) in [
+        ("p-1", 10),
+        ("p-2", 20),
+        ("p-3", 30),
+        ("p-4", 40),
+        ("p-5", 50),
+        ("p-6", 60),
+    ] {
+        world.purchase(&Purchase::completed(id, lsn));
+    }
+    let began = tokio::time::Instant::now();
+    world.log.wait_all_committed(PURCHASES).await;
+    assert!(began.elapsed() < Duration::from_secs(130), "{:?}", began.elapsed());
+    let mut status = worker.telemetry.watch();
+    let goes_on = |status: &std::sync::Arc<crm_event_processors::telemetry::Status>| {
+        status
+            .consumers
+            .iter()
+            .all(|consumer| consumer.standing_still.is_none())
+    };
+    status.wait_for(goes_on).await.expect("published");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_state_wins_even_when_the_lease_of_the_older_one_was_foreign() {
+    use crm_event_processors::dedupe::{ClaimKey, Dedupe as _};
+    use crm_event_processors::rows::{ChangeVersion, RowId, Table};
+    let world = World::new();
+    let other = memory::MemoryDedupe::shared(world.store.clone(), "another process");
+    world.purchase(&Purchase::completed("p-1", 10));
+    world.purchase(&Purchase::update("p-1", "refunded", 20));
+    let worker = world.worker_of(&[Consumer::Currency], &[]).await;
+    let row = RowId::new("p-1").expect("not empty");
+    let key = ClaimKey::new("currency", "award", Table::PurchaseLedger, &row, ChangeVersion::Lsn(10));
+    other.claim(&[key]).await.expect("free");
+    // The lease runs out while it is waited for.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    worker.member.assign(&[PURCHASES]).await;
+    world.log.wait_all_committed(PURCHASES).await;
+    assert_eq!(world.awards(), Vec::<String>::new());
+    assert_eq!(world.accepted("loyalty/award.cancelled"), [award_id("p-1", 20)]);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_nobody_understands_ends_in_a_dead_letter_after_twenty_tries_among_successes() {
+    let world = World::new();
+    world.inngest.puzzle(":odd:");
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    world.purchase(&Purchase::completed("odd", 1));
+    for lsn in 2..200 {
+        // Others get through between its tries; which lane they take does not matter.
+        world.purchase(&Purchase::completed("even", lsn));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    world.log.wait_all_committed(PURCHASES).await;
+    let letters = world.dead_letters.letters();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!((letters[0].offset, letters[0].reason), (0, "unknown_answer"));
+    assert_eq!(world.inngest.accepted().distinct(), 198);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undecodable_record_counts_for_those_who_run() {
+    let world = World::new();
+    world.raw(PURCHASES, "poison");
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    world.log.wait_all_committed(PURCHASES).await;
+    let count = |consumer| worker.telemetry.outcomes(consumer, "dead_lettered");
+    assert_eq!((count(Consumer::Currency), count(Consumer::Tier)), (1, 0));
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_whose_headers_cannot_be_read_is_not_decided() {
+    let world = World::new();
+    let value = Purchase::completed("p-1", 10).envelope().into_bytes();
+    let headers = vec![(crm_event_processors::record::UNREADABLE_HEADERS.to_owned(), None)];
+    let record = crm_event_processors::kafka::memory::MemoryRecord {
+        value: Some(value),
+        headers,
+        key: None,
+    };
+    world.log.append(PURCHASES, record, 0);
+    let worker = world.worker(&[PURCHASES]).await;
+    world.log.wait_all_committed(PURCHASES).await;
+    assert_eq!(world.dead_letters.letters()[0].reason, "unreadable_headers");
+    assert_eq!(world.awards(), Vec::<String>::new());
     worker.stop().await;
 }
