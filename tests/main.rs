@@ -1,7 +1,8 @@
 //! The one integration binary.
 //!
-//! `pipeline` runs the whole way on fakes with paused time; `kafka` on librdkafka's mock cluster; `redis` and `real` on
-//! real servers, which `make stack-up` starts. A server that is missing fails its tests; nothing is skipped.
+//! `explain` runs the real binary on recorded messages; `pipeline` runs the whole way on fakes with paused time; `kafka`
+//! on librdkafka's mock cluster; `redis` and `real` on real servers, which `make stack-up` starts. A server that is missing
+//! fails its tests; nothing is skipped.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -9,5 +10,6 @@
     reason = "tests fail by panicking"
 )]
 
+mod explain;
 mod pipeline;
 mod redis;
