@@ -23,10 +23,13 @@ pub(super) struct Message<'a> {
     pub(super) key: Option<Cow<'a, [u8]>>,
     /// `None` is a tombstone.
     pub(super) value: Option<Cow<'a, [u8]>>,
-    pub(super) headers: Vec<(String, Option<Vec<u8>>)>,
+    pub(super) headers: Vec<OwnedHeader>,
     /// The line is the value itself.
     pub(super) bare: bool,
 }
+
+/// Name and value; a value may be null.
+type OwnedHeader = (String, Option<Vec<u8>>);
 
 /// Why a line describes no record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,7 +216,7 @@ impl<'a> Line<'a> {
     }
 
     /// A flat list: name, value, name, value.
-    fn headers(&self) -> Result<Vec<(String, Option<Vec<u8>>)>, BadLine> {
+    fn headers(&self) -> Result<Vec<OwnedHeader>, BadLine> {
         let expected = "a list of name, value, name, value, each value a string or null";
         let wrong = || self.wrong("headers", expected);
         let Some(raw) = self.given("headers")? else {
