@@ -1,16 +1,12 @@
 //! The one integration binary.
 //!
-//! `contract` holds the repository to what it says about itself; `pipeline` runs the whole way on fakes with paused
-//! time; `kafka` on librdkafka's mock cluster; `redis` and `real` on real servers, which `make stack-up` starts. A server
-//! that is missing fails its tests; nothing is skipped.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "tests fail by panicking"
-)]
+//! `contract` holds the repository to what it says about itself; `explain` runs the real binary on recorded messages;
+//! `pipeline` runs the whole way on fakes with paused time; `kafka` on librdkafka's mock cluster; `redis` and `real` on
+//! real servers, which `make stack-up` starts. A server that is missing fails its tests; nothing is skipped.
+#![expect(clippy::expect_used, reason = "tests fail by panicking")]
 
 mod contract;
+mod explain;
 mod pipeline;
 mod real;
 mod redis;

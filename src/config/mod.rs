@@ -2,6 +2,7 @@
 //!
 //! This is the only place that gives a setting its meaning and its default.
 
+mod deciding;
 mod flags;
 mod secret;
 
@@ -18,6 +19,7 @@ use crate::kafka::Connection;
 use crate::rows::Table;
 use crate::telemetry::logging;
 
+pub use deciding::Deciding;
 pub use flags::{Flags, variables};
 pub use secret::Secret;
 
@@ -112,6 +114,7 @@ impl Reader {
                 .ok()
         });
         let decimals = self.decimals(given(flags.decimal_mode.as_deref()));
+<<<<<<< HEAD
         let effective_from = self.parsed::<Timestamp>(
             flags.ledger_effective_from.as_deref(),
             "LEDGER_EFFECTIVE_FROM",
@@ -125,6 +128,9 @@ impl Reader {
         } else {
             group.to_owned()
         };
+=======
+        let effective_from = self.effective_from(flags);
+>>>>>>> explain
         let http = match given(flags.http_addr.as_deref()) {
             Some("off") => None,
             Some(address) => self.parsed(Some(address), "HTTP_ADDR", "an address like 127.0.0.1:8080, or off"),
@@ -142,8 +148,15 @@ impl Reader {
         Some(Settings {
             kafka: kafka?,
             session_timeout_ms: session.unwrap_or(45_000),
+<<<<<<< HEAD
             topic_prefix: given(flags.topic_prefix.as_deref()).unwrap_or("crm").to_owned(),
             group,
+=======
+            topic_prefix: topic_prefix(flags),
+            group: given(flags.consumer_group_id.as_deref())
+                .unwrap_or("crm-event-processors")
+                .to_owned(),
+>>>>>>> explain
             accept_gap: flags.accept_gap,
             consumers,
             decimals,
@@ -286,6 +299,11 @@ impl Reader {
         }
     }
 
+    fn effective_from(&mut self, flags: &Flags) -> Option<Timestamp> {
+        let text = flags.ledger_effective_from.as_deref();
+        self.parsed(text, "LEDGER_EFFECTIVE_FROM", "a time like 2026-11-20T00:00:00Z")
+    }
+
     fn required<'a>(&mut self, value: Option<&'a str>, name: &str, what: &str) -> Option<&'a str> {
         let value = given(value);
         if value.is_none() {
@@ -320,6 +338,10 @@ impl Reader {
         }
         holds
     }
+}
+
+fn topic_prefix(flags: &Flags) -> String {
+    given(flags.topic_prefix.as_deref()).unwrap_or("crm").to_owned()
 }
 
 /// An empty variable is an unset one.

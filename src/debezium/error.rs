@@ -115,9 +115,9 @@ pub enum ValueError {
     NotTime { column: &'static str, found: Found },
     #[error("column {column} is infinite: a time was expected")]
     InfiniteTime { column: &'static str },
-    #[error("column {column} is {value}, not a time between 1980 and 2100 in ms, us or ns")]
+    #[error("column {column} is {value}, not a time between 1980 and 2100 in ms, us or ns: correct the row")]
     ImplausibleTime { column: &'static str, value: Box<str> },
-    #[error("column {column} has the unknown value \"{value}\"")]
+    #[error("column {column} has the unknown value \"{value}\": correct the row, or run a worker that knows the word")]
     UnknownValue { column: &'static str, value: Box<str> },
 }
 

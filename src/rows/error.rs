@@ -25,7 +25,10 @@ pub enum RouteError {
     MissingSnapshotTime { table: Table },
     #[error("{table}: the change has no row image: after is null")]
     MissingAfter { table: Table },
-    #[error("{table}: required columns are missing or null: {}", .columns.join(", "))]
+    #[error(
+        "{table}: required columns are missing or null: {}: fill the row, or send the columns (connector and publication)",
+        .columns.join(", ")
+    )]
     MissingColumns { table: Table, columns: Box<[&'static str]> },
     #[error("{table}: {error}")]
     Value {

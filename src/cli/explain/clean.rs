@@ -1,0 +1,74 @@
+//! Keeps what outsiders wrote from steering a terminal: takes any text, gives one without control characters, line breaks,
+//! or marks that reorder or hide what stands around them. Letters of every script stay as they are.
+
+use std::fmt::Write as _;
+
+/// Text for a person. Inside a JSON text the result is still the same JSON.
+pub(super) fn clean(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        push(&mut clean, character);
+    }
+    clean
+}
+
+/// Appends one character, `\u`-escaped as JSON does where it could do harm.
+pub(super) fn push(out: &mut String, character: char) {
+    if !is_harmful(character) {
+        out.push(character);
+        return;
+    }
+    match character {
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        other => {
+            for unit in other.encode_utf16(&mut [0; 2]) {
+                // Writing into a String cannot fail.
+                let _infallible = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+}
+
+/// A key as a header line shows it: whole if it is short text, else by its size.
+pub(super) fn key(key: &[u8]) -> String {
+    const LONGEST: usize = 80;
+    match std::str::from_utf8(key) {
+        Err(_) => format!("of {} bytes, not UTF-8", key.len()),
+        Ok(text) if text.len() > LONGEST => format!("of {} bytes", key.len()),
+        Ok(text) => clean(text),
+    }
+}
+
+fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_outside_moves_the_cursor_or_hides_text() {
+        assert_eq!(
+            clean("a\u{1b}[2J\n\u{9b}\u{202e}\u{e0041}"),
+            "a\\u001b[2J\\n\\u009b\\u202e\\udb40\\udc41"
+        );
+        assert_eq!(clean("{\"id\":\"p-1\"} \\ สวัสดี é"), "{\"id\":\"p-1\"} \\ สวัสดี é");
+        assert_eq!(key(b"\xff\x00"), "of 2 bytes, not UTF-8");
+        assert_eq!(key(&b"k".repeat(81)), "of 81 bytes");
+    }
+}
