@@ -3,7 +3,13 @@
 //! `contract` holds the repository to what it says about itself; `explain` runs the real binary on recorded messages;
 //! `pipeline` runs the whole way on fakes with paused time; `kafka` on librdkafka's mock cluster; `redis` and `real` on
 //! real servers, which `make stack-up` starts. A server that is missing fails its tests; nothing is skipped.
-#![expect(clippy::expect_used, reason = "tests fail by panicking")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::clone_on_ref_ptr,
+    reason = "tests fail by panicking, print figures, and share fakes that coerce to ports"
+)]
 
 mod contract;
 mod explain;

@@ -1,4 +1,9 @@
 //! Every setting as an environment variable and a flag. Only texts here; [`super::Settings`] gives them meaning.
+#![expect(
+    clippy::doc_markdown,
+    rustdoc::bare_urls,
+    reason = "these comments are the help texts of a terminal"
+)]
 
 use clap::Args;
 

@@ -114,12 +114,7 @@ impl Reader {
                 .ok()
         });
         let decimals = self.decimals(given(flags.decimal_mode.as_deref()));
-<<<<<<< HEAD
-        let effective_from = self.parsed::<Timestamp>(
-            flags.ledger_effective_from.as_deref(),
-            "LEDGER_EFFECTIVE_FROM",
-            "a time like 2026-11-20T00:00:00Z",
-        );
+        let effective_from = self.effective_from(flags);
         // A subset in the main group would commit past what the others have not read.
         let group = given(flags.consumer_group_id.as_deref()).unwrap_or("crm-event-processors");
         let group = if consumers.len() < Consumer::ALL.len() {
@@ -128,9 +123,6 @@ impl Reader {
         } else {
             group.to_owned()
         };
-=======
-        let effective_from = self.effective_from(flags);
->>>>>>> explain
         let http = match given(flags.http_addr.as_deref()) {
             Some("off") => None,
             Some(address) => self.parsed(Some(address), "HTTP_ADDR", "an address like 127.0.0.1:8080, or off"),
@@ -148,15 +140,8 @@ impl Reader {
         Some(Settings {
             kafka: kafka?,
             session_timeout_ms: session.unwrap_or(45_000),
-<<<<<<< HEAD
-            topic_prefix: given(flags.topic_prefix.as_deref()).unwrap_or("crm").to_owned(),
-            group,
-=======
             topic_prefix: topic_prefix(flags),
-            group: given(flags.consumer_group_id.as_deref())
-                .unwrap_or("crm-event-processors")
-                .to_owned(),
->>>>>>> explain
+            group,
             accept_gap: flags.accept_gap,
             consumers,
             decimals,

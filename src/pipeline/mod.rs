@@ -241,7 +241,7 @@ impl Pipeline {
     fn tick(&mut self) -> Result<(), Failure> {
         // While a revocation waits, its own commit is about to come: one behind the other never goes backwards.
         if self.revoking.is_none() {
-            let commits = self.partitions.to_commit();
+            let commits = self.partitions.begin_commit();
             if !commits.is_empty() && self.source.commands.try_send(Command::Commit(commits.clone())).is_err() {
                 self.partitions.committed(&commits, false);
             }

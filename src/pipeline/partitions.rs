@@ -100,7 +100,7 @@ impl Partitions {
     }
 
     /// What has moved since the last confirmed commit, unless a commit is under way.
-    pub(super) fn to_commit(&mut self) -> Vec<Commit> {
+    pub(super) fn begin_commit(&mut self) -> Vec<Commit> {
         if self.committing {
             return Vec::new();
         }

@@ -135,10 +135,10 @@ impl Worker {
     pub(super) async fn start(&mut self) {
         self.spawn();
         let ready = async {
-            while !self
+            while self
                 .status()
                 .await
-                .is_some_and(|status| status["partitions"].as_array().is_some_and(|p| !p.is_empty()))
+                .is_none_or(|status| status["partitions"][0].is_null())
             {
                 // Another process: there is no event to wait for, only its endpoint to ask.
                 tokio::time::sleep(Duration::from_millis(50)).await;
