@@ -56,12 +56,16 @@ impl<'a> Delivery<'a> {
         let mut events = EventBatch::default();
         let now_ms = shared.ports.clock.now_ms();
         for Group(members) in &groups {
-            if let Some((newest, older)) = members.split_last() {
-                let mut effect = newest.effect.clone();
-                for member in older {
-                    effect.absorb(&member.effect);
+            match members.as_slice() {
+                [] => {}
+                [only] => events.push(&only.effect.event, now_ms),
+                [older @ .., newest] => {
+                    let mut effect = newest.effect.clone();
+                    for member in older.iter().rev() {
+                        effect.absorb(&member.effect);
+                    }
+                    events.push(&effect.event, now_ms);
                 }
-                events.push(&effect.event, now_ms);
             }
         }
         let split = events.split(shared.ports.deliver.limits());

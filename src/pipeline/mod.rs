@@ -84,6 +84,8 @@ struct Pipeline {
     finished: mpsc::Receiver<Vec<Finished>>,
     workers: JoinSet<()>,
     revoking: Option<Revoking>,
+    /// The group has given us our share.
+    joined: bool,
     /// Set when a shutdown has begun.
     draining: Option<Instant>,
 }
@@ -172,13 +174,17 @@ impl Pipeline {
             finished,
             workers,
             revoking: None,
+            joined: false,
             draining: None,
         }
     }
 
     fn happened(&mut self, event: Event) -> Result<(), Failure> {
         match event {
-            Event::Assigned(assigned) => self.partitions.assign(&assigned),
+            Event::Assigned(assigned) => {
+                self.joined = true;
+                self.partitions.assign(&assigned);
+            }
             // Once a shutdown has begun nothing new is begun; what is not received is not committed.
             Event::Batch(_) if self.draining.is_some() => {}
             Event::Batch(batch) => {
@@ -260,6 +266,7 @@ impl Pipeline {
             topics,
             partitions,
             consumers: consumers.collect(),
+            joined: self.joined,
             draining,
         };
         self.shared.ports.telemetry.publish(status);

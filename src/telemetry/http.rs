@@ -71,6 +71,9 @@ fn not_ready(telemetry: &Telemetry) -> Vec<String> {
     if status.ticked_ms == 0 {
         problems.push("starting".to_owned());
     }
+    if status.ticked_ms > 0 && !status.joined {
+        problems.push("not in the consumer group yet".to_owned());
+    }
     if status.draining {
         problems.push("draining".to_owned());
     }
@@ -165,6 +168,7 @@ pub fn status_json(telemetry: &Telemetry) -> serde_json::Value {
         "version": env!("CARGO_PKG_VERSION"),
         "ready": not_ready(telemetry).is_empty(),
         "problems": not_ready(telemetry),
+        "joined": status.joined,
         "draining": status.draining,
         "poll_age_ms": u64::try_from(poll.as_millis()).unwrap_or(u64::MAX),
         "tick_age_ms": u64::try_from(tick.as_millis()).unwrap_or(u64::MAX),

@@ -12,6 +12,8 @@ pub struct Status {
     pub topics: Topics,
     pub partitions: Vec<PartitionStatus>,
     pub consumers: Vec<ConsumerStatus>,
+    /// The group has given this member its share, which may be nothing.
+    pub joined: bool,
     /// A shutdown has begun.
     pub draining: bool,
 }
@@ -35,6 +37,7 @@ impl Status {
             topics,
             partitions: Vec::new(),
             consumers: Vec::new(),
+            joined: false,
             draining: false,
         }
     }

@@ -2,11 +2,10 @@
 //! again has the same id.
 
 use crm_event_processors::consumers::Consumer;
-use crm_event_processors::dedupe::memory;
-use crm_event_processors::faults::Gate;
-use crm_event_processors::inngest::memory::Fault;
+use crm_event_processors::dedupe::memory::{self, MemoryDedupe};
+use crm_event_processors::faults::{Gate, Script};
 
-use super::harness::{PURCHASES, Purchase, World, award_id};
+use super::harness::{PURCHASES, Purchase, Worker, World, award_id};
 
 /// After the crash a new worker delivers whatever is open, and everything is committed.
 async fn recovers(world: &World, sent: usize) {
@@ -22,14 +21,20 @@ async fn recovers(world: &World, sent: usize) {
     worker.stop().await;
 }
 
+/// A worker whose next call of the dedupe store never comes back.
+async fn held_in_the_store(world: &World, faults: fn(&MemoryDedupe) -> &Script<memory::Fault>) -> Worker {
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    let gate = Gate::default();
+    faults(&worker.dedupe).push(memory::Fault::Hold(gate.clone()));
+    world.purchase(&Purchase::completed("p-1", 10));
+    gate.arrived().await;
+    worker
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_crash_before_the_claim_loses_nothing() {
     let world = World::new();
-    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
-    let gate = Gate::default();
-    worker.dedupe.claim_faults().push(memory::Fault::Hold(gate.clone()));
-    world.purchase(&Purchase::completed("p-1", 10));
-    gate.arrived().await;
+    let worker = held_in_the_store(&world, MemoryDedupe::claim_faults).await;
     worker.crash().await;
     recovers(&world, 1).await;
 }
@@ -37,11 +42,7 @@ async fn a_crash_before_the_claim_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_crash_between_claim_and_delivery_loses_nothing() {
     let world = World::new();
-    let gate = Gate::default();
-    world.inngest.faults().push(Fault::Hold(gate.clone()));
-    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
-    world.purchase(&Purchase::completed("p-1", 10));
-    gate.arrived().await;
+    let (worker, _gate) = world.delivery_in_flight(&[PURCHASES]).await;
     worker.crash().await;
     recovers(&world, 1).await;
 }
@@ -49,11 +50,7 @@ async fn a_crash_between_claim_and_delivery_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_crash_after_acceptance_and_before_the_confirm_sends_the_same_id_again() {
     let world = World::new();
-    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
-    let gate = Gate::default();
-    worker.dedupe.confirm_faults().push(memory::Fault::Hold(gate.clone()));
-    world.purchase(&Purchase::completed("p-1", 10));
-    gate.arrived().await;
+    let worker = held_in_the_store(&world, MemoryDedupe::confirm_faults).await;
     worker.crash().await;
     recovers(&world, 2).await;
 }
@@ -83,11 +80,7 @@ async fn a_crash_after_the_confirm_and_before_the_commit_finds_it_done() {
 #[tokio::test(start_paused = true)]
 async fn a_redis_that_forgot_everything_costs_a_repeat_and_no_loss() {
     let world = World::new();
-    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
-    let gate = Gate::default();
-    worker.dedupe.confirm_faults().push(memory::Fault::Hold(gate.clone()));
-    world.purchase(&Purchase::completed("p-1", 10));
-    gate.arrived().await;
+    let worker = held_in_the_store(&world, MemoryDedupe::confirm_faults).await;
     worker.crash().await;
     world.store.flush_all();
     recovers(&world, 2).await;

@@ -8,7 +8,8 @@ use crm_event_processors::consumers::{Consumer, Rules};
 use crm_event_processors::dead_letters::MemoryDeadLetters;
 use crm_event_processors::debezium::DecimalMode;
 use crm_event_processors::dedupe::memory::{MemoryDedupe, MemoryStore};
-use crm_event_processors::inngest::memory::MemoryDeliver;
+use crm_event_processors::faults::Gate;
+use crm_event_processors::inngest::memory::{Fault, MemoryDeliver};
 use crm_event_processors::kafka::memory::{Member, MemoryLog, MemoryRecord};
 use crm_event_processors::loyalty::{DEMO_PROGRAM, Programs};
 use crm_event_processors::pipeline::{self, Exit, Options, Ports, Randomness};
@@ -106,6 +107,16 @@ impl World {
             shutdown,
             task,
         }
+    }
+
+    /// A currency worker on these partitions whose one delivery, of purchase p-1, waits at the gate.
+    pub(super) async fn delivery_in_flight(&self, partitions: &[TopicPartition]) -> (Worker, Gate) {
+        let gate = Gate::default();
+        self.inngest.faults().push(Fault::Hold(gate.clone()));
+        let worker = self.worker_of(&[Consumer::Currency], partitions).await;
+        self.purchase(&Purchase::completed("p-1", 10));
+        gate.arrived().await;
+        (worker, gate)
     }
 
     pub(super) fn purchase(&self, purchase: &Purchase) -> i64 {

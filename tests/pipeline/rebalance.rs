@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crm_event_processors::consumers::Consumer;
-use crm_event_processors::faults::Gate;
 use crm_event_processors::inngest::Answer;
 use crm_event_processors::inngest::memory::Fault;
 
@@ -12,11 +11,7 @@ use super::harness::{OTHER_PURCHASES, PURCHASES, Purchase, World, award_id};
 #[tokio::test(start_paused = true)]
 async fn a_revocation_waits_for_the_delivery_in_flight_and_commits_it() {
     let world = World::new();
-    let gate = Gate::default();
-    world.inngest.faults().push(Fault::Hold(gate.clone()));
-    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
-    world.purchase(&Purchase::completed("p-1", 10));
-    gate.arrived().await;
+    let (worker, gate) = world.delivery_in_flight(&[PURCHASES]).await;
     let (revoked, ()) = tokio::join!(worker.member.revoke(&[PURCHASES], false), async {
         tokio::time::sleep(Duration::from_secs(2)).await;
         gate.release();
@@ -34,13 +29,7 @@ async fn a_revocation_waits_for_the_delivery_in_flight_and_commits_it() {
 #[tokio::test(start_paused = true)]
 async fn a_delivery_that_outlives_the_deadline_is_not_committed_and_its_late_end_is_ignored() {
     let world = World::new();
-    let gate = Gate::default();
-    world.inngest.faults().push(Fault::Hold(gate.clone()));
-    let worker = world
-        .worker_of(&[Consumer::Currency], &[PURCHASES, OTHER_PURCHASES])
-        .await;
-    world.purchase(&Purchase::completed("p-1", 10));
-    gate.arrived().await;
+    let (worker, gate) = world.delivery_in_flight(&[PURCHASES, OTHER_PURCHASES]).await;
     let began = tokio::time::Instant::now();
     worker.member.revoke(&[PURCHASES], false).await;
     assert!(began.elapsed() >= Duration::from_secs(8));

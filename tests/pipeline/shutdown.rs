@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crm_event_processors::consumers::Consumer;
-use crm_event_processors::faults::Gate;
 use crm_event_processors::inngest::Answer;
 use crm_event_processors::inngest::memory::Fault;
 use crm_event_processors::pipeline::Exit;
@@ -13,11 +12,7 @@ use super::harness::{PURCHASES, Purchase, World, award_id};
 #[tokio::test(start_paused = true)]
 async fn a_drain_finishes_what_is_in_flight_and_commits_it() {
     let world = World::new();
-    let gate = Gate::default();
-    world.inngest.faults().push(Fault::Hold(gate.clone()));
-    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
-    world.purchase(&Purchase::completed("p-1", 10));
-    gate.arrived().await;
+    let (worker, gate) = world.delivery_in_flight(&[PURCHASES]).await;
     worker.begin_stop();
     tokio::time::sleep(Duration::from_secs(5)).await;
     gate.release();
@@ -52,11 +47,7 @@ async fn a_drain_ends_at_its_deadline_and_what_is_open_is_read_again() {
 #[tokio::test(start_paused = true)]
 async fn records_that_arrive_during_a_drain_are_left_for_the_next_owner() {
     let world = World::new();
-    let gate = Gate::default();
-    world.inngest.faults().push(Fault::Hold(gate.clone()));
-    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
-    world.purchase(&Purchase::completed("p-1", 10));
-    gate.arrived().await;
+    let (worker, gate) = world.delivery_in_flight(&[PURCHASES]).await;
     worker.begin_stop();
     tokio::task::yield_now().await;
     world.purchase(&Purchase::completed("p-2", 20));
