@@ -51,11 +51,20 @@ impl EventBatch {
 
     /// Serialises one event behind the last.
     pub fn push(&mut self, event: &Event, now_ms: i64) {
+        self.append(|json| event.write_json(now_ms, json));
+    }
+
+    /// Puts an event behind the last that is serialised already, as [`EventBatch::event`] gave it.
+    pub fn push_json(&mut self, event: &[u8]) {
+        self.append(|json| json.extend_from_slice(event));
+    }
+
+    fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if !self.json.is_empty() {
             self.json.push(b',');
         }
         let start = self.json.len();
-        event.write_json(now_ms, &mut self.json);
+        write(&mut self.json);
         self.spans.push(start..self.json.len());
     }
 
