@@ -4,7 +4,7 @@
 //! through `decide → claim → deliver → confirm`, and only then is a record reported finished. It never commits, and it
 //! never reports a record whose outcome it does not know.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,11 +90,20 @@ impl Lane {
     /// The way of a batch through one consumer.
     async fn process(&self, items: Vec<Item>) {
         let pending = self.decide(items).await;
+        let (pending, repeats) = set_repeats_aside(pending);
         let pending = self.claim(pending).await;
         let mut groups = group(pending);
         while !groups.is_empty() {
             groups = self.deliver(groups).await;
         }
+        // What they repeat has its end now, or is not ours any more, and neither are they.
+        let repeats = repeats.into_iter();
+        self.report(
+            repeats
+                .map(|item| self.finish(item.ticket, Outcome::Duplicate))
+                .collect(),
+        )
+        .await;
     }
 
     /// Decides each record; what needs no delivery is finished at once.
@@ -312,6 +321,22 @@ pub(super) async fn bury(shared: &Shared, ticket: &Ticket, letter: &Letter) -> b
         }
     }
     false
+}
+
+/// A connector that repeats itself may do so within one batch. The store cannot tell: both claims are ours. Left in, a
+/// repetition would pass for the newest state of its row, and the truly newest, confirmed along with it, would be found
+/// done when it is repeated in turn.
+fn set_repeats_aside(pending: Vec<Pending>) -> (Vec<Pending>, Vec<Item>) {
+    let mut seen = BTreeSet::new();
+    let (mut first, mut repeats) = (Vec::with_capacity(pending.len()), Vec::new());
+    for pending in pending {
+        if seen.insert(pending.effect.claim.clone()) {
+            first.push(pending);
+        } else {
+            repeats.push(pending.item);
+        }
+    }
+    (first, repeats)
 }
 
 /// Puts changes of the same fact together where only the newest matters; every other change stands alone.

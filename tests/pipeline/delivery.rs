@@ -51,6 +51,24 @@ async fn pending_then_completed_in_one_batch_is_one_award_of_the_final_state() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_older_state_repeated_in_the_same_batch_is_not_taken_for_the_newest() {
+    let world = World::new();
+    world.purchase(&Purchase::completed("p-1", 10));
+    world.purchase(&Purchase {
+        refunded: "40.00",
+        ..Purchase::update("p-1", "partially_refunded", 20)
+    });
+    // The connector restarts behind the first change; its second repetition is still to come.
+    world.purchase(&Purchase::completed("p-1", 10));
+    let worker = world.worker(&[PURCHASES]).await;
+    world.log.wait_all_committed(PURCHASES).await;
+    assert_eq!(world.awards(), [award_id("p-1", 20)]);
+    assert_eq!(worker.telemetry.outcomes(Consumer::Currency, "duplicate"), 1);
+    assert_eq!(worker.telemetry.outcomes(Consumer::Currency, "superseded"), 1);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_repeated_connector_record_is_found_done() {
     let world = World::new();
     world.purchase(&Purchase::completed("p-1", 10));
