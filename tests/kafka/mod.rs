@@ -1,0 +1,3 @@
+//! The Kafka source on librdkafka's mock cluster. Joining a group takes it three seconds.
+
+mod commits;
