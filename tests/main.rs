@@ -1,6 +1,6 @@
 //! The one integration binary.
 //!
-//! `contract` holds the repository to what it says about itself; `explain` runs the real binary on recorded messages;
+//! `contract` holds the repository to what it says about itself; `demo` and `explain` run the real binary;
 //! `pipeline` runs the whole way on fakes with paused time; `kafka` on librdkafka's mock cluster; `redis` and `real` on
 //! real servers, which `make stack-up` starts. A server that is missing fails its tests; nothing is skipped.
 #![expect(
@@ -12,6 +12,7 @@
 )]
 
 mod contract;
+mod demo;
 mod explain;
 mod kafka;
 mod pipeline;

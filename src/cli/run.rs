@@ -21,15 +21,15 @@ use crate::record::{Budget, Topics};
 use crate::telemetry::{self, Telemetry, logging};
 
 /// The most records and bytes in memory between fetch and finish.
-const MAX_RECORDS: usize = 16_384;
-const MAX_BYTES: usize = 32 * 1024 * 1024;
+pub(super) const MAX_RECORDS: usize = 16_384;
+pub(super) const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// How often progress is committed.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
+pub(super) const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a revocation waits for lanes, but never more than half of a session.
 const REVOKE_DEADLINE: Duration = Duration::from_secs(8);
 /// How long a shutdown waits for lanes. The last commit may take 5 s more and leaving 2 s: the platform's kill delay must
 /// be longer (`render.yaml` says 60 s).
-const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
+pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 /// A client whose brokers are away may take a session to leave; the process does not wait for it.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 
