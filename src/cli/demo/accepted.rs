@@ -21,6 +21,7 @@ pub(super) struct Award<'a> {
 pub(super) struct Basis<'a> {
     #[serde(borrow)]
     pub(super) final_amount: Cow<'a, str>,
+    pub(super) refunded_amount: Cow<'a, str>,
 }
 
 #[derive(Debug, serde::Deserialize)]

@@ -83,6 +83,7 @@ pub(super) struct Sample {
     pub(super) id: String,
     pub(super) merchant: String,
     pub(super) amount: String,
+    pub(super) refunded: String,
     pub(super) points: String,
     pub(super) due_at: String,
 }
@@ -228,6 +229,7 @@ impl Books {
                 id: id.to_owned(),
                 merchant: event.merchant_id.into_owned(),
                 amount: event.basis.final_amount.into_owned(),
+                refunded: event.basis.refunded_amount.into_owned(),
                 points: event.target_points.into_owned(),
                 due_at: event.due_at.unwrap_or_default().into_owned(),
             });

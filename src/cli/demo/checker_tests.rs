@@ -48,7 +48,7 @@ fn award(books: &mut Books, id: &str, lsn: i64, points: i64) {
     };
     let data = format!(
         r#"{{"purchase_id":"p-00000003","user_id":"u-00007","merchant_id":"m","target_points":"{points}",{due_at}
-            "as_of_ms":{lsn},"basis":{{"final_amount":"12.50"}}}}"#
+            "as_of_ms":{lsn},"basis":{{"final_amount":"12.50","refunded_amount":"0.00"}}}}"#
     );
     books.accepted(id, name, &data);
 }

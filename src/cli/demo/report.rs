@@ -101,7 +101,7 @@ impl Report {
             .iter()
             .map(|sample| {
                 json!({
-                    "merchant": sample.merchant, "amount": sample.amount, "points": sample.points,
+                    "merchant": sample.merchant, "amount": sample.amount, "refunded": sample.refunded, "points": sample.points,
                     "due_at": sample.due_at, "id": sample.id,
                 })
             })
@@ -141,7 +141,7 @@ impl Report {
         let _infallible = writeln!(
             text,
             "{} records, seed {}: a worker, a crash in the middle with records in flight, another worker{}.\n\
-             {:.1} s, {:.1} s of them joining the group: {} records/s, {} requests.\n\nConsumers\n{}",
+             {:.1} s, {:.1} s of them joining the group: {} records/s in the others, {} requests.\n\nConsumers\n{}",
             self.balance.produced,
             self.seed,
             self.sabotage
@@ -195,17 +195,18 @@ impl Report {
 
     fn samples(&self) -> Table {
         let mut table = plain();
-        table.set_header(["merchant", "amount", "points", "due", "id"]);
+        table.set_header(["merchant", "amount", "refunded", "points", "due", "id"]);
         for sample in &self.balance.samples {
             table.add_row([
                 &sample.merchant,
                 &sample.amount,
+                &sample.refunded,
                 &sample.points,
                 &sample.due_at,
                 &sample.id,
             ]);
         }
-        for column in [1, 2] {
+        for column in [1, 2, 3] {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
