@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::backoff::Backoff;
-use super::lane::Group;
+use super::item::Group;
 use super::outcome::{Disposition, UNKNOWN_ATTEMPTS};
 use super::shared::Shared;
 use super::standstill::Target;

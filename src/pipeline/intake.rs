@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::lane::Item;
+use super::item::Item;
 use super::outcome::Outcome;
 use super::partitions::Partitions;
 use super::shared::Ticket;

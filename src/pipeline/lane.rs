@@ -4,7 +4,7 @@
 //! through `decide → claim → deliver → confirm`, and only then is a record reported finished. It never commits, and it
 //! never reports a record whose outcome it does not know.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,31 +12,14 @@ use tokio::sync::mpsc;
 
 use super::backoff::Backoff;
 use super::delivery::{self, Fate};
+use super::item::{Finished, Group, Item, Pending, set_repeats_aside, waves};
 use super::outcome::{Disposition, Outcome};
 use super::shared::{Shared, Ticket};
 use super::standstill::Target;
-use crate::consumers::{self, Consumer, Decision, Effect, EffectKey};
+use crate::consumers::{self, Consumer, Decision};
 use crate::dead_letters::{Letter, Queue};
 use crate::dedupe::{Claim, ClaimKey};
 use crate::progress::ConsumerSet;
-use crate::record::Record;
-use crate::rows::RowChange;
-
-/// A record on its way through one consumer.
-#[derive(Debug, Clone)]
-pub(super) struct Item {
-    pub(super) change: Arc<RowChange>,
-    pub(super) record: Record,
-    pub(super) ticket: Ticket,
-}
-
-/// A record that has its outcome.
-#[derive(Debug)]
-pub(super) struct Finished {
-    pub(super) ticket: Ticket,
-    pub(super) consumers: ConsumerSet,
-    pub(super) outcome: Outcome,
-}
 
 /// The most records of one lane batch: what fits one request.
 const MAX_BATCH: usize = 400;
@@ -50,17 +33,6 @@ pub(super) struct Lane {
     pub(super) finished: mpsc::Sender<Vec<Finished>>,
     pub(super) shared: Arc<Shared>,
 }
-
-/// A record that must be delivered.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) item: Item,
-    pub(super) effect: Effect,
-}
-
-/// Changes of one fact, oldest first. The last is delivered and covers the others.
-#[derive(Debug)]
-pub(super) struct Group(pub(super) Vec<Pending>);
 
 impl Lane {
     pub(super) async fn run(mut self) {
@@ -92,9 +64,10 @@ impl Lane {
         let pending = self.decide(items).await;
         let (pending, repeats) = set_repeats_aside(pending);
         let pending = self.claim(pending).await;
-        let mut groups = group(pending);
-        while !groups.is_empty() {
-            groups = self.deliver(groups).await;
+        for mut groups in waves(pending) {
+            while !groups.is_empty() {
+                groups = self.deliver(groups).await;
+            }
         }
         // What they repeat has its end now, or is not ours any more, and neither are they.
         let repeats = repeats.into_iter();
@@ -321,43 +294,4 @@ pub(super) async fn bury(shared: &Shared, ticket: &Ticket, letter: &Letter) -> b
         }
     }
     false
-}
-
-/// A connector that repeats itself may do so within one batch. The store cannot tell: both claims are ours. Left in, a
-/// repetition would pass for the newest state of its row, and the truly newest, confirmed along with it, would be found
-/// done when it is repeated in turn.
-fn set_repeats_aside(pending: Vec<Pending>) -> (Vec<Pending>, Vec<Item>) {
-    let mut seen = BTreeSet::new();
-    let (mut first, mut repeats) = (Vec::with_capacity(pending.len()), Vec::new());
-    for pending in pending {
-        if seen.insert(pending.effect.claim.clone()) {
-            first.push(pending);
-        } else {
-            repeats.push(pending.item);
-        }
-    }
-    (first, repeats)
-}
-
-/// Puts changes of the same fact together where only the newest matters; every other change stands alone.
-fn group(pending: Vec<Pending>) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::with_capacity(pending.len());
-    let mut places: BTreeMap<EffectKey, usize> = BTreeMap::new();
-    for pending in pending {
-        let place = pending
-            .effect
-            .state_like
-            .then(|| places.get(&pending.effect.key))
-            .flatten();
-        match place.and_then(|place| groups.get_mut(*place)) {
-            Some(group) => group.0.push(pending),
-            None => {
-                if pending.effect.state_like {
-                    places.insert(pending.effect.key.clone(), groups.len());
-                }
-                groups.push(Group(vec![pending]));
-            }
-        }
-    }
-    groups
 }

@@ -13,6 +13,7 @@
 mod backoff;
 mod delivery;
 mod intake;
+mod item;
 mod lane;
 mod outcome;
 mod partitions;
@@ -36,7 +37,8 @@ use crate::progress::ConsumerSet;
 use crate::record::TopicPartition;
 use crate::telemetry::{ConsumerStatus, Status};
 use intake::{Intake, Lanes};
-use lane::{Finished, Lane};
+use item::Finished;
+use lane::Lane;
 use partitions::Partitions;
 use shared::Shared;
 use source::{Command, Event, Failure, Handle};

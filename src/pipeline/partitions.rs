@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lane::Finished;
+use super::item::Finished;
 use super::shared::{Epoch, Ticket};
 use super::source::{Assigned, Commit};
 use crate::consumers::Consumer;

@@ -9,7 +9,8 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::intake::Dead;
-use super::lane::{Finished, bury};
+use super::item::Finished;
+use super::lane::bury;
 use super::outcome::Outcome;
 use super::shared::Shared;
 use crate::progress::ConsumerSet;

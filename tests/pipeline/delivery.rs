@@ -472,3 +472,24 @@ async fn a_record_whose_headers_cannot_be_read_is_not_decided() {
     assert_eq!(world.awards(), Vec::<String>::new());
     worker.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_every_change_matters_a_held_one_is_not_overtaken_by_the_next_of_its_row() {
+    let world = World::new();
+    world.inngest.puzzle("mission:evaluation:purchase_ledger:p-1:10");
+    world.purchase(&Purchase::completed("p-1", 10));
+    world.purchase(&Purchase {
+        refunded: "40.00",
+        ..Purchase::update("p-1", "partially_refunded", 20)
+    });
+    world.purchase(&Purchase::completed("p-2", 30));
+    let worker = world.worker_of(&[Consumer::Mission], &[PURCHASES]).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let accepted = world.accepted("loyalty/mission.evaluation_requested");
+    assert_eq!(
+        accepted,
+        ["mission:evaluation:purchase_ledger:p-2:30"],
+        "others go on, the row waits"
+    );
+    worker.crash().await;
+}

@@ -1,0 +1,88 @@
+//! Records on their way through one consumer: what a lane takes, what it has to deliver, what it reports. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::outcome::Outcome;
+use super::shared::Ticket;
+use crate::consumers::{Effect, EffectKey};
+use crate::progress::ConsumerSet;
+use crate::record::Record;
+use crate::rows::RowChange;
+
+/// A record, as a lane takes it.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub(super) change: Arc<RowChange>,
+    pub(super) record: Record,
+    pub(super) ticket: Ticket,
+}
+
+/// A record that must be delivered.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) item: Item,
+    pub(super) effect: Effect,
+}
+
+/// Changes of one fact, oldest first. The last is delivered and covers the others.
+#[derive(Debug)]
+pub(super) struct Group(pub(super) Vec<Pending>);
+
+/// A record that has its outcome.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) ticket: Ticket,
+    pub(super) consumers: ConsumerSet,
+    pub(super) outcome: Outcome,
+}
+
+/// A connector that repeats itself may do so within one batch. The store cannot tell: both claims are ours. Left in, a
+/// repetition would pass for the newest state of its row, and the truly newest, confirmed along with it, would be found
+/// done when it is repeated in turn.
+pub(super) fn set_repeats_aside(pending: Vec<Pending>) -> (Vec<Pending>, Vec<Item>) {
+    let mut seen = BTreeSet::new();
+    let (mut first, mut repeats) = (Vec::with_capacity(pending.len()), Vec::new());
+    for pending in pending {
+        if seen.insert(pending.effect.claim.clone()) {
+            first.push(pending);
+        } else {
+            repeats.push(pending.item);
+        }
+    }
+    (first, repeats)
+}
+
+/// What is delivered together, wave after wave. Where only the newest change of a fact matters, its changes are one group.
+/// Where every change matters, each stands alone, and two of one fact are in different waves: a later one never
+/// overtakes an earlier one that is held.
+pub(super) fn waves(pending: Vec<Pending>) -> Vec<Vec<Group>> {
+    let mut waves: Vec<Vec<Group>> = Vec::new();
+    // Of a fact whose newest change matters, its place in the first wave; of another, how many changes came before.
+    let mut known: BTreeMap<EffectKey, usize> = BTreeMap::new();
+    for pending in pending {
+        let key = pending.effect.key.clone();
+        if !pending.effect.state_like {
+            let earlier = known.entry(key).or_default();
+            wave(&mut waves, *earlier).push(Group(vec![pending]));
+            *earlier += 1;
+            continue;
+        }
+        let first = wave(&mut waves, 0);
+        match known.get(&key).and_then(|place| first.get_mut(*place)) {
+            Some(group) => group.0.push(pending),
+            None => {
+                known.insert(key, first.len());
+                first.push(Group(vec![pending]));
+            }
+        }
+    }
+    waves
+}
+
+fn wave(waves: &mut Vec<Vec<Group>>, number: usize) -> &mut Vec<Group> {
+    if waves.len() <= number {
+        waves.resize_with(number + 1, Vec::new);
+    }
+    &mut waves[number]
+}
