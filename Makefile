@@ -15,6 +15,7 @@ test: toolchain lint fence ## everything, on real servers that it starts and sto
 	stack/with-stack $(CARGO) test --locked --release $(ARGS)
 
 lint: toolchain ## format and clippy, warnings denied
+	@$(CARGO) clippy --version >/dev/null 2>&1 && $(CARGO) fmt --version >/dev/null 2>&1 || rustup component add clippy rustfmt
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --release --all-targets -- --deny warnings
 
