@@ -13,6 +13,7 @@
 
 mod contract;
 mod explain;
+mod kafka;
 mod pipeline;
 mod real;
 mod redis;
