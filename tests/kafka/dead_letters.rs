@@ -140,6 +140,23 @@ async fn a_record_is_held_until_its_dead_letter_topic_can_be_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_cannot_be_used_any_more_is_replaced() {
+    let world = World::new(1);
+    let bad = Raw {
+        value: Some(b"bad".to_vec()),
+        ..Raw::default()
+    };
+    // To an idempotent producer this is fatal: the grant that follows would come too late for it.
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED];
+    world.mock.request_errors(RDKafkaApiKey::InitProducerId, &refused);
+    world.produce(purchases(0), &bad).await;
+    let worker = world.worker().await;
+    world.wait_committed(purchases(0), 1).await;
+    assert_eq!(worker.stop().await, DRAINED);
+    assert_eq!(world.read("crm.dlq.decode", 1)[0].value, bad.value);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_header_name_that_is_no_text_costs_the_headers_and_nothing_else() {
     let world = World::new(1);
     let servers = world.mock.bootstrap_servers();
