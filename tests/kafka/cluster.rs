@@ -103,6 +103,15 @@ impl Cluster {
         committed(&self.witness, place)
     }
 
+    /// What another group has committed.
+    pub(super) fn committed_by(&self, group: &str, place: TopicPartition) -> Option<i64> {
+        let mut witness = ClientConfig::new();
+        witness
+            .set("bootstrap.servers", self.mock.bootstrap_servers())
+            .set("group.id", group);
+        committed(&witness.create().expect("a consumer"), place)
+    }
+
     /// Begin and end of a log.
     pub(super) fn log(&self, place: TopicPartition) -> (i64, i64) {
         let topic = TOPICS[usize::from(place.topic)];

@@ -1,12 +1,16 @@
 //! Commits that fail, and brokers that go away: the worker goes on by itself.
 
+use crm_event_processors::kafka::{Membership, Source};
 use crm_event_processors::pipeline::Exit;
-use crm_event_processors::pipeline::source::Failure;
+use crm_event_processors::pipeline::source::{Command, Commit, Event, Failure, Handle};
 use crm_event_processors::telemetry::Status;
+use futures::future::join_all;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use super::cluster::{award_id, purchases};
-use super::worker::{World, patiently};
+use tokio::sync::oneshot;
+
+use super::cluster::{Cluster, PATIENCE, TOPICS, award_id, purchases};
+use super::worker::{World, join, membership, patiently, telemetry};
 
 const DRAINED: Exit = Exit::Drained { unfinished: 0 };
 
@@ -88,4 +92,48 @@ async fn a_group_that_refuses_us_ends_the_worker_with_what_to_grant() {
         panic!("{exit:?}");
     };
     assert!(message.contains("Grant READ on the consumer group"), "{message}");
+}
+
+/// A member of a group of its own, with the cluster's purchases assigned to it.
+async fn assigned(cluster: &Cluster, group: String) -> (Handle, Source) {
+    let alone = Membership {
+        group,
+        topics: [TOPICS[0].into()].into(),
+        ..membership(cluster.connection())
+    };
+    let (mut handle, source) = join(alone, telemetry()).await.expect("joins");
+    let waiting = async { while !matches!(handle.events.recv().await, Some(Event::Assigned(_))) {} };
+    patiently("an assignment", waiting).await;
+    (handle, source)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_commit_is_never_undone_by_the_one_before_it() {
+    let cluster = Cluster::start(1);
+    // The client repeats both commits after a while of its own choice, in either order: one try shows nothing.
+    let groups: Vec<String> = (0..6).map(|number| format!("group-{number}")).collect();
+    let members = join_all(groups.iter().map(|group| assigned(&cluster, group.clone()))).await;
+    for (group, (handle, source)) in groups.iter().zip(members) {
+        let loading = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS; 2];
+        cluster.mock.request_errors(RDKafkaApiKey::OffsetCommit, &loading);
+        let commit = |offset| {
+            vec![Commit {
+                place: purchases(0),
+                offset,
+            }]
+        };
+        let (reply, answer) = oneshot::channel();
+        let close = Command::Close {
+            commits: commit(2),
+            reply,
+        };
+        for command in [Command::Commit(commit(1)), close] {
+            handle.commands.send(command).await.expect("taken");
+        }
+        assert_eq!(patiently("the last commit", answer).await, Ok(Ok(())));
+        // Or leaving would wait for its answers.
+        drop(handle);
+        assert!(source.left(PATIENCE).await, "the thread ends");
+        assert_eq!(cluster.committed_by(group, purchases(0)), Some(2), "{group}");
+    }
 }
