@@ -1,18 +1,22 @@
 //! The dead-letter topics in Kafka.
 
+use std::sync::{Mutex, PoisonError};
+
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 
 use super::{DeadLetters, Letter, WriteError, provenance};
 use crate::clock::SharedClock;
-use crate::kafka::{Connection, producer_config};
+use crate::kafka::{Connection, Logging, producer_config};
 
-/// Writes to `<prefix>.dlq.<consumer>` with an idempotent producer.
+/// Writes to `<prefix>.dlq.<consumer>` with an idempotent producer. An idempotent producer may die of an error for good,
+/// a missing grant among them; it is replaced then, or no letter would be written until the process is restarted.
 pub struct KafkaDeadLetters {
-    producer: FutureProducer<crate::kafka::Logging>,
+    producer: Mutex<FutureProducer<Logging>>,
+    connection: Connection,
     prefix: String,
     clock: SharedClock,
 }
@@ -29,15 +33,35 @@ impl KafkaDeadLetters {
     /// # Errors
     /// When the client cannot be made from these settings.
     pub fn new(connection: &Connection, prefix: &str, clock: SharedClock) -> Result<Self, KafkaError> {
-        let producer = producer_config(connection).create_with_context(crate::kafka::Logging)?;
         Ok(Self {
-            producer,
+            producer: Mutex::new(producer_config(connection).create_with_context(Logging)?),
+            connection: connection.clone(),
             prefix: prefix.to_owned(),
             clock,
         })
     }
 
+    fn producer(&self) -> FutureProducer<Logging> {
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts a new producer in the place of one that is dead for good.
+    fn replace_if_dead(&self) {
+        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((code, reason)) = producer.client().fatal_error() else {
+            return;
+        };
+        match producer_config(&self.connection).create_with_context(Logging) {
+            Ok(new) => {
+                tracing::warn!(%code, reason, "dead-letter producer replaced after a fatal error");
+                *producer = new;
+            }
+            Err(error) => tracing::error!(%error, %code, reason, "dead-letter producer cannot be replaced"),
+        }
+    }
+
     async fn send(&self, letter: &Letter, topic: &str) -> Result<(), String> {
+        let producer = self.producer();
         let ours = provenance(letter, self.clock.now_ms());
         let sending = letter.record.with(|record| {
             let mut headers = OwnedHeaders::new_with_capacity(record.headers.0.len() + ours.len());
@@ -58,7 +82,7 @@ impl KafkaDeadLetters {
                 payload: record.value,
                 ..FutureRecord::to(topic)
             };
-            self.producer
+            producer
                 .send_result(message.headers(headers))
                 .map_err(|(error, _message)| error.to_string())
         });
@@ -77,7 +101,10 @@ impl DeadLetters for KafkaDeadLetters {
             let topic = letter.queue.topic(&self.prefix);
             match self.send(letter, &topic).await {
                 Ok(()) => Ok(()),
-                Err(cause) => Err(WriteError { topic, cause }),
+                Err(cause) => {
+                    self.replace_if_dead();
+                    Err(WriteError { topic, cause })
+                }
             }
         }
         .boxed()

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::client::{Connection, consumer_config};
 use super::preflight::{self, Preflight, StartError};
@@ -108,15 +108,15 @@ pub fn start(
     )?;
     consumer.subscribe(&subscribed).map_err(StartError::Client)?;
     // At most one commit is under way; the pipeline waits for its answer before it sends the next.
-    let (commits, commit_rx) = std::sync::mpsc::sync_channel(1);
+    let (orders, order_rx) = std::sync::mpsc::sync_channel(1);
     let committing = Arc::clone(&consumer);
     let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
-    let committer = named("kafka-commit").spawn(move || commit_each(&committing, &commit_rx));
+    let committer = named("kafka-commit").spawn(move || commit_each(&committing, &order_rx));
     let committer = committer.map_err(StartError::Thread)?;
     let poller = Poller {
         consumer,
         commands: command_rx,
-        commits,
+        orders,
         short_of_room: false,
         stopped: false,
     };
@@ -132,29 +132,51 @@ pub fn start(
     ))
 }
 
-/// Commits what it is given, one after the other, and tells the pipeline how each ended. Partitions that were taken away
-/// meanwhile are left out: their last commit was made when they went.
-fn commit_each(consumer: &BaseConsumer<Context>, commits: &std::sync::mpsc::Receiver<Vec<Commit>>) {
-    let context = consumer.context();
-    for offsets in commits {
-        let list = {
-            let state = context.state();
-            context.list(offsets.iter().filter(|commit| state.assigned.contains(&commit.place)))
-        };
-        let committed = if list.count() == 0 {
-            Ok(())
-        } else {
-            consumer.commit(&list, CommitMode::Sync)
-        };
-        let error = committed.err().map(|error| error.to_string());
-        context.tell(Event::Committed { offsets, error });
+/// What the committing thread is to do.
+enum Order {
+    Commit(Vec<Commit>),
+    /// The last commit. It waits for the one under way: that one may be repeated by the client, and would take the
+    /// group back behind it.
+    Last {
+        commits: Vec<Commit>,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+}
+
+/// Commits what it is given, one after the other, and tells the pipeline how each ended.
+fn commit_each(consumer: &BaseConsumer<Context>, orders: &std::sync::mpsc::Receiver<Order>) {
+    for order in orders {
+        match order {
+            Order::Commit(offsets) => {
+                let error = commit(consumer, &offsets).err();
+                consumer.context().tell(Event::Committed { offsets, error });
+            }
+            Order::Last { commits, reply } => {
+                let _nobody_waits = reply.send(commit(consumer, &commits));
+            }
+        }
     }
+}
+
+/// Waits for the group's answer. Partitions that were taken away meanwhile are left out: their last commit was made when
+/// they went.
+fn commit(consumer: &BaseConsumer<Context>, commits: &[Commit]) -> Result<(), String> {
+    let context = consumer.context();
+    let list = {
+        let state = context.state();
+        context.list(commits.iter().filter(|commit| state.assigned.contains(&commit.place)))
+    };
+    if list.count() == 0 {
+        return Ok(());
+    }
+    let committed = consumer.commit(&list, CommitMode::Sync);
+    committed.map_err(|error| error.to_string())
 }
 
 struct Poller {
     consumer: Arc<BaseConsumer<Context>>,
     commands: mpsc::Receiver<Command>,
-    commits: std::sync::mpsc::SyncSender<Vec<Commit>>,
+    orders: std::sync::mpsc::SyncSender<Order>,
     /// Everything is paused until memory is free again.
     short_of_room: bool,
     /// The pipeline wants nothing more.
@@ -170,11 +192,11 @@ impl Poller {
         }
         // Leaving the group, and a commit under way, may take as long as a session if the brokers are away; nobody
         // waits for it.
-        self.consumer.unsubscribe();
-        drop(self.commits);
+        drop(self.orders);
         if committer.join().is_err() {
             tracing::error!("the committing thread ended in a panic");
         }
+        self.consumer.unsubscribe();
     }
 
     /// False when the thread has to end.
@@ -185,8 +207,9 @@ impl Poller {
                 Err(mpsc::error::TryRecvError::Empty) => return !context.events.is_closed() && !context.state().broken,
                 Err(mpsc::error::TryRecvError::Disconnected) => return false,
                 Ok(Command::Commit(commits)) => {
-                    if let Err(TrySendError::Full(offsets) | TrySendError::Disconnected(offsets)) =
-                        self.commits.try_send(commits)
+                    if let Err(
+                        TrySendError::Full(Order::Commit(offsets)) | TrySendError::Disconnected(Order::Commit(offsets)),
+                    ) = self.orders.try_send(Order::Commit(commits))
                     {
                         let error = Some("a commit is under way".to_owned());
                         context.tell(Event::Committed { offsets, error });
@@ -210,13 +233,8 @@ impl Poller {
                     self.pause_all()
                 }
                 Ok(Command::Close { commits, reply }) => {
-                    let list = context.list(&commits);
-                    let committed = if commits.is_empty() {
-                        Ok(())
-                    } else {
-                        self.consumer.commit(&list, CommitMode::Sync)
-                    };
-                    let _nobody_waits = reply.send(committed.map_err(|error| error.to_string()));
+                    // Refused only by a thread that is gone: whoever waits learns it from the reply.
+                    let _taken = self.orders.send(Order::Last { commits, reply });
                     return false;
                 }
             };

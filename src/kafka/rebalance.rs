@@ -158,7 +158,9 @@ impl Context {
                          Reconcile that time, then start with --accept-gap to go on at the log's begin"
                     );
                     halted.insert(place);
-                    offset
+                    // A fetch may leave before the pause below takes hold. From a position outside of the log it would
+                    // fail, and end the process; from the end it brings nothing that the pipeline would take.
+                    end
                 }
             };
             starts.add_partition_offset(topic, partition, Offset::Offset(start))?;

@@ -1,67 +1,139 @@
-//! Commits through the polling thread.
+//! Commits that fail, and brokers that go away: the worker goes on by itself.
 
-use std::sync::Arc;
-use std::time::Duration;
+use crm_event_processors::kafka::{Membership, Source};
+use crm_event_processors::pipeline::Exit;
+use crm_event_processors::pipeline::source::{Command, Commit, Event, Failure, Handle};
+use crm_event_processors::telemetry::Status;
+use futures::future::join_all;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use crm_event_processors::clock::SystemClock;
-use crm_event_processors::kafka::embedded::{EmbeddedKafka, Feed};
-use crm_event_processors::kafka::{self, Membership};
-use crm_event_processors::pipeline::source::{Command, Commit, Event, Handle};
-use crm_event_processors::record::{Budget, TopicPartition};
-use crm_event_processors::telemetry::Telemetry;
+use tokio::sync::oneshot;
 
-const TOPIC: &str = "crm.public.purchase_ledger";
-const PLACE: TopicPartition = TopicPartition { topic: 0, partition: 0 };
+use super::cluster::{Cluster, PATIENCE, TOPICS, award_id, purchases};
+use super::worker::{World, join, membership, patiently, telemetry};
 
-async fn next(handle: &mut Handle) -> Event {
-    let event = tokio::time::timeout(Duration::from_secs(30), handle.events.recv()).await;
-    event.expect("something happens").expect("the source runs")
+const DRAINED: Exit = Exit::Drained { unfinished: 0 };
+
+/// Everything before, during and behind the trouble is delivered once.
+async fn goes_on_after(trouble: impl AsyncFnOnce(&World)) {
+    let world = World::new(1);
+    world.purchase(0, "before", 1).await;
+    let worker = world.worker().await;
+    world.wait_committed(purchases(0), 1).await;
+    trouble(&world).await;
+    world.purchase(0, "during", 2).await;
+    world.wait_for_awards(2).await;
+    world.wait_committed(purchases(0), 2).await;
+    world.purchase(0, "behind", 3).await;
+    world.wait_committed(purchases(0), 3).await;
+    assert_eq!(worker.stop().await, DRAINED);
+    let expected = [("before", 1), ("during", 2), ("behind", 3)].map(|(id, lsn)| award_id(id, lsn));
+    assert_eq!(world.awards(), expected);
 }
 
-async fn answer(handle: &mut Handle) -> (Vec<Commit>, Option<String>) {
-    loop {
-        if let Event::Committed { offsets, error } = next(handle).await {
-            return (offsets, error);
-        }
-    }
-}
-
-// The client's own asynchronous commit is never answered: a worker that waits for it commits once and never again.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_commit_is_answered_and_reaches_the_group() {
-    let topics = [(TOPIC.to_owned(), 1)];
-    let kafka = EmbeddedKafka::start(&topics).expect("a cluster");
-    let mut feed = Feed::new(&kafka.connection(), "group", &topics).expect("clients");
-    for _ in 0..3 {
-        feed.send(0, 0, b"key", Some(b"value")).expect("taken");
-    }
-    let membership = Membership {
-        connection: kafka.connection(),
-        group: "group".to_owned(),
-        topics: [TOPIC.into()].into(),
-        needed: Vec::new(),
-        session_timeout_ms: 6000,
-        revoke_deadline: Duration::from_secs(1),
-        accept_gap: false,
-        budget: Budget::new(100, 1_000_000),
-        max_records: 100,
+async fn a_coordinator_that_is_loading_delays_commits_and_nothing_else() {
+    goes_on_after(async |world| {
+        let loading = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS; 3];
+        world.mock.request_errors(RDKafkaApiKey::OffsetCommit, &loading);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_commit_is_made_again() {
+    goes_on_after(async |world| {
+        let refused = [
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_COMMIT_OFFSET_SIZE,
+        ];
+        world.mock.request_errors(RDKafkaApiKey::OffsetCommit, &refused);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_an_old_generation_joins_again_and_sends_nothing_twice() {
+    goes_on_after(async |world| {
+        let fenced = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION];
+        world.mock.request_errors(RDKafkaApiKey::OffsetCommit, &fenced);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_go_away_and_come_back_are_found_again() {
+    let world = World::new(1);
+    world.purchase(0, "before", 1).await;
+    let gate = world.hold_deliveries();
+    let worker = world.worker().await;
+    patiently("a delivery", gate.arrived()).await;
+    world.mock.broker_down(1).expect("down");
+    // Finished while no commit can be made.
+    gate.release();
+    world.wait_for_awards(1).await;
+    let finished = |status: &Status| status.partitions.iter().all(|partition| partition.outstanding == 0);
+    worker.wait_until("finished without kafka", finished).await;
+    world.mock.broker_up(1).expect("up");
+    world.purchase(0, "behind", 2).await;
+    world.wait_committed(purchases(0), 2).await;
+    assert_eq!(worker.stop().await, DRAINED);
+    assert_eq!(world.awards(), [award_id("before", 1), award_id("behind", 2)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_refuses_us_ends_the_worker_with_what_to_grant() {
+    let world = World::new(1);
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED; 3];
+    world.mock.request_errors(RDKafkaApiKey::JoinGroup, &refused);
+    let exit = world.worker().await.ended().await;
+    let Exit::Failed(Failure::Configuration(message)) = exit else {
+        panic!("{exit:?}");
     };
-    let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)).expect("instruments"));
-    let runtime = tokio::runtime::Handle::current();
-    let started = tokio::task::spawn_blocking(move || kafka::start(membership, runtime, telemetry)).await;
-    let (mut handle, source) = started.expect("no panic").expect("joins");
-    while !matches!(next(&mut handle).await, Event::Batch(_)) {}
-    for offset in 1..=3 {
-        let commits = vec![Commit { place: PLACE, offset }];
-        handle
-            .commands
-            .send(Command::Commit(commits.clone()))
-            .await
-            .expect("runs");
-        assert_eq!(answer(&mut handle).await, (commits, None));
-        feed.refresh().expect("an answer");
-        assert_eq!(feed.committed(), offset.unsigned_abs());
+    assert!(message.contains("Grant READ on the consumer group"), "{message}");
+}
+
+/// A member of a group of its own, with the cluster's purchases assigned to it.
+async fn assigned(cluster: &Cluster, group: String) -> (Handle, Source) {
+    let alone = Membership {
+        group,
+        topics: [TOPICS[0].into()].into(),
+        ..membership(cluster.connection())
+    };
+    let (mut handle, source) = join(alone, telemetry()).await.expect("joins");
+    let waiting = async { while !matches!(handle.events.recv().await, Some(Event::Assigned(_))) {} };
+    patiently("an assignment", waiting).await;
+    (handle, source)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_commit_is_never_undone_by_the_one_before_it() {
+    let cluster = Cluster::start(1);
+    // The client repeats both commits after a while of its own choice, in either order: one try shows nothing.
+    let groups: Vec<String> = (0..6).map(|number| format!("group-{number}")).collect();
+    let members = join_all(groups.iter().map(|group| assigned(&cluster, group.clone()))).await;
+    for (group, (handle, source)) in groups.iter().zip(members) {
+        let loading = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS; 2];
+        cluster.mock.request_errors(RDKafkaApiKey::OffsetCommit, &loading);
+        let commit = |offset| {
+            vec![Commit {
+                place: purchases(0),
+                offset,
+            }]
+        };
+        let (reply, answer) = oneshot::channel();
+        let close = Command::Close {
+            commits: commit(2),
+            reply,
+        };
+        for command in [Command::Commit(commit(1)), close] {
+            handle.commands.send(command).await.expect("taken");
+        }
+        assert_eq!(patiently("the last commit", answer).await, Ok(Ok(())));
+        // Or leaving would wait for its answers.
+        drop(handle);
+        assert!(source.left(PATIENCE).await, "the thread ends");
+        assert_eq!(cluster.committed_by(group, purchases(0)), Some(2), "{group}");
     }
-    drop(handle);
-    assert!(source.left(Duration::from_secs(10)).await);
 }

@@ -1,3 +1,17 @@
-//! The Kafka source on librdkafka's mock cluster. Joining a group takes it three seconds.
+//! The Kafka source on librdkafka's mock cluster: the whole worker, with real joins, commits and rebalances.
+//!
+//! Each test has a cluster of its own. The mock takes three seconds for the first join of a group and up to ten to
+//! let a second member in, so these tests wait more than they work.
 
+mod answers;
+mod cluster;
 mod commits;
+mod dead_letters;
+mod halts;
+mod members;
+mod preflight;
+mod pressure;
+mod raw;
+mod shutdown;
+mod starts;
+mod worker;

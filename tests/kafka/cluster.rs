@@ -1,0 +1,255 @@
+//! A mock cluster with our topics, a producer, and a witness who reads commits and dead letters past the code under test.
+
+use std::time::Duration;
+
+use crm_event_processors::dead_letters::Queue;
+use crm_event_processors::kafka::Connection;
+use crm_event_processors::record::TopicPartition;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+/// How long a test waits for something that must happen before it fails.
+pub(super) const PATIENCE: Duration = Duration::from_secs(45);
+pub(super) const GROUP: &str = "crm-event-processors";
+pub(super) const TOPICS: [&str; 3] = [
+    "crm.public.purchase_ledger",
+    "crm.public.wallet_ledger",
+    "crm.public.form_submissions",
+];
+pub(super) const WALLET: TopicPartition = TopicPartition { topic: 1, partition: 0 };
+pub(super) const FORMS: TopicPartition = TopicPartition { topic: 2, partition: 0 };
+
+/// 2026-11-20T12:00:00Z; every row of these tests was committed a second before.
+pub(super) const NOW_MS: i64 = 1_795_176_000_000;
+
+const ANSWER: Duration = Duration::from_secs(10);
+
+pub(super) const fn purchases(partition: i32) -> TopicPartition {
+    TopicPartition { topic: 0, partition }
+}
+
+/// A header as it was written or read.
+pub(super) type OwnHeader = (String, Option<Vec<u8>>);
+
+/// A record as it was written or read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Raw {
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) headers: Vec<OwnHeader>,
+}
+
+/// One broker.
+pub(super) struct Cluster {
+    pub(super) mock: MockCluster<'static, DefaultProducerContext>,
+    producer: FutureProducer,
+    witness: BaseConsumer,
+}
+
+impl Cluster {
+    /// All topics of ours; so many partitions of purchases, and one of everything else.
+    pub(super) fn start(partitions: i32) -> Self {
+        let mock = MockCluster::new(1).expect("a cluster");
+        mock.create_topic(TOPICS[0], partitions, 1).expect("created");
+        let dead_letters = Queue::ALL.map(|queue| queue.topic("crm"));
+        for topic in TOPICS[1..]
+            .iter()
+            .copied()
+            .chain(dead_letters.iter().map(String::as_str))
+        {
+            mock.create_topic(topic, 1, 1).expect("created");
+        }
+        let client = |settings: &[(&str, &str)]| {
+            let mut config = ClientConfig::new();
+            config.set("bootstrap.servers", mock.bootstrap_servers());
+            for (name, value) in settings {
+                config.set(*name, *value);
+            }
+            config
+        };
+        let producer = client(&[("linger.ms", "1"), ("message.max.bytes", "2000000")]);
+        let witness = client(&[("group.id", GROUP), ("enable.auto.commit", "false")]);
+        Self {
+            producer: producer.create().expect("a producer"),
+            witness: witness.create().expect("a consumer"),
+            mock,
+        }
+    }
+
+    pub(super) fn connection(&self) -> Connection {
+        connection_to(&self.mock.bootstrap_servers())
+    }
+
+    /// A producer for a task of its own.
+    pub(super) fn producer(&self) -> FutureProducer {
+        self.producer.clone()
+    }
+
+    /// Gives the record's offset.
+    pub(super) async fn produce(&self, place: TopicPartition, record: &Raw) -> i64 {
+        produce(&self.producer, place, record).await
+    }
+
+    pub(super) async fn purchase(&self, partition: i32, id: &str, lsn: u32) -> i64 {
+        self.produce(purchases(partition), &purchase(id, lsn)).await
+    }
+
+    /// What the group has committed.
+    pub(super) fn committed(&self, place: TopicPartition) -> Option<i64> {
+        committed(&self.witness, place)
+    }
+
+    /// What another group has committed.
+    pub(super) fn committed_by(&self, group: &str, place: TopicPartition) -> Option<i64> {
+        let mut witness = ClientConfig::new();
+        witness
+            .set("bootstrap.servers", self.mock.bootstrap_servers())
+            .set("group.id", group);
+        committed(&witness.create().expect("a consumer"), place)
+    }
+
+    /// Begin and end of a log.
+    pub(super) fn log(&self, place: TopicPartition) -> (i64, i64) {
+        let topic = TOPICS[usize::from(place.topic)];
+        self.witness
+            .fetch_watermarks(topic, place.partition, ANSWER)
+            .expect("an answer")
+    }
+
+    /// Commits for the group, as long as it has no members.
+    pub(super) fn commit(&self, place: TopicPartition, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        let topic = TOPICS[usize::from(place.topic)];
+        list.add_partition_offset(topic, place.partition, Offset::Offset(offset))
+            .expect("an offset");
+        self.witness.commit(&list, CommitMode::Sync).expect("committed");
+    }
+
+    /// Asks until the group has committed exactly this: brokers push no commits.
+    pub(super) async fn wait_committed(&self, place: TopicPartition, offset: i64) {
+        let mut last = None;
+        let asking = async {
+            loop {
+                last = self.committed(place);
+                if last == Some(offset) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, asking).await;
+        assert!(waited.is_ok(), "{place:?}: {last:?} committed, not {offset}");
+    }
+
+    /// Waits until everything in these partitions is committed.
+    pub(super) async fn wait_all_committed(&self, places: &[TopicPartition]) {
+        for place in places {
+            self.wait_committed(*place, self.log(*place).1).await;
+        }
+    }
+
+    /// The first records of a topic with one partition, waited for.
+    pub(super) fn read(&self, topic: &str, count: usize) -> Vec<Raw> {
+        let mut reader = ClientConfig::new();
+        reader
+            .set("bootstrap.servers", self.mock.bootstrap_servers())
+            .set("group.id", "reader");
+        let reader: BaseConsumer = reader.create().expect("a consumer");
+        let mut begin = TopicPartitionList::new();
+        begin
+            .add_partition_offset(topic, 0, Offset::Beginning)
+            .expect("an offset");
+        reader.assign(&begin).expect("assigned");
+        let mut records = Vec::new();
+        while records.len() < count {
+            let message = reader.poll(PATIENCE).expect("another record");
+            records.push(raw(&message.expect("readable")));
+        }
+        records
+    }
+
+    /// How many records a topic with one partition holds.
+    pub(super) fn len(&self, topic: &str) -> i64 {
+        let (begin, end) = self.witness.fetch_watermarks(topic, 0, ANSWER).expect("an answer");
+        end - begin
+    }
+}
+
+fn committed(witness: &BaseConsumer, place: TopicPartition) -> Option<i64> {
+    let topic = TOPICS[usize::from(place.topic)];
+    let mut wanted = TopicPartitionList::new();
+    wanted.add_partition(topic, place.partition);
+    let offsets = witness.committed_offsets(wanted, ANSWER).expect("an answer");
+    let offset = offsets
+        .find_partition(topic, place.partition)
+        .expect("asked for")
+        .offset();
+    match offset {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+pub(super) fn connection_to(servers: &str) -> Connection {
+    Connection {
+        bootstrap_servers: servers.to_owned(),
+        security_protocol: "PLAINTEXT".to_owned(),
+        api_key: None,
+        api_secret: None,
+        ca_file: None,
+    }
+}
+
+pub(super) async fn produce(producer: &FutureProducer, place: TopicPartition, record: &Raw) -> i64 {
+    let mut headers = OwnedHeaders::new();
+    for (key, value) in &record.headers {
+        let value = value.as_ref();
+        headers = headers.insert(Header { key, value });
+    }
+    let message = FutureRecord {
+        partition: Some(place.partition),
+        key: record.key.as_ref(),
+        payload: record.value.as_ref(),
+        headers: Some(headers),
+        ..FutureRecord::to(TOPICS[usize::from(place.topic)])
+    };
+    let delivered = producer.send(message, PATIENCE).await;
+    delivered.map_err(|(error, _message)| error).expect("delivered").offset
+}
+
+fn raw(message: &BorrowedMessage<'_>) -> Raw {
+    let header = |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
+    Raw {
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: message
+            .headers()
+            .map(|headers| headers.iter().map(header).collect())
+            .unwrap_or_default(),
+    }
+}
+
+/// A completed purchase, as Debezium writes it: one award.
+pub(super) fn purchase(id: &str, lsn: u32) -> Raw {
+    let ms = NOW_MS - 1000;
+    let value = format!(
+        r#"{{"before":null,"after":{{"id":"{id}","user_id":"u-{id}","merchant_id":"m-any","final_amount":"100.00",
+        "refunded_amount":"0.00","status":"completed","earn_currency":true,
+        "created_at":"2026-11-20T11:00:00.000000Z","completed_at":null}},
+        "source":{{"ts_ms":{ms},"table":"purchase_ledger","txId":1,"lsn":{lsn}}},"op":"c","ts_ms":{ms}}}"#
+    );
+    Raw {
+        key: Some(format!(r#"{{"id":"{id}"}}"#).into_bytes()),
+        value: Some(value.into_bytes()),
+        headers: Vec::new(),
+    }
+}
+
+/// The id of the award event of one change of one purchase.
+pub(super) fn award_id(purchase: &str, lsn: u32) -> String {
+    format!("currency:award:purchase_ledger:{purchase}:{lsn}")
+}

@@ -1,0 +1,68 @@
+//! A committed offset outside of its log: records are missing, and somebody has to know before work goes on.
+
+use std::net::SocketAddr;
+
+use crm_event_processors::pipeline::Exit;
+use crm_event_processors::telemetry::http;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
+
+use super::cluster::{award_id, purchases};
+use super::worker::{Start, Worker, World};
+
+const DRAINED: Exit = Exit::Drained { unfinished: 0 };
+const BEYOND_THE_END: i64 = 100;
+
+async fn readiness(worker: &Worker) -> String {
+    let stop = CancellationToken::new();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let served = http::serve(any, worker.telemetry.clone(), stop.child_token()).await;
+    let (address, _task) = served.expect("bound");
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let request = b"GET /readyz HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    stop.cancel();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commitment_outside_the_log_halts_its_partition_until_the_gap_is_accepted() {
+    let world = World::new(2);
+    for (partition, id, lsn) in [(0, "behind-the-gap", 1), (1, "sound", 2)] {
+        world.purchase(partition, id, lsn).await;
+    }
+    world.commit(purchases(0), BEYOND_THE_END);
+
+    let worker = world.worker().await;
+    world.wait_committed(purchases(1), 1).await;
+    // Behind the first, so that the halted partition has had its chance.
+    world.purchase(0, "more-behind-the-gap", 3).await;
+    world.purchase(1, "sound-too", 4).await;
+    world.wait_committed(purchases(1), 2).await;
+    assert_eq!(worker.telemetry.halted_partitions(), 1);
+    let answer = readiness(&worker).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("1 partitions halted"), "{answer}");
+    assert_eq!(world.committed(purchases(0)), Some(BEYOND_THE_END), "left as it was");
+    assert_eq!(worker.stop().await, DRAINED);
+    assert_eq!(world.awards(), [award_id("sound", 2), award_id("sound-too", 4)]);
+    assert_eq!(world.committed(purchases(0)), Some(BEYOND_THE_END), "left as it was");
+
+    let start = Start {
+        accept_gap: true,
+        ..Start::default()
+    };
+    let worker = world.worker_with(start).await;
+    world.wait_committed(purchases(0), 2).await;
+    assert_eq!(worker.telemetry.halted_partitions(), 0);
+    assert!(readiness(&worker).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(worker.stop().await, DRAINED);
+    let mut behind = world.awards().split_off(2);
+    behind.sort();
+    assert_eq!(
+        behind,
+        [award_id("behind-the-gap", 1), award_id("more-behind-the-gap", 3)]
+    );
+}

@@ -1,0 +1,41 @@
+//! SIGTERM while the brokers are away: the process must not hang.
+
+use std::time::{Duration, Instant};
+
+use crm_event_processors::pipeline::Exit;
+
+use super::cluster::{PATIENCE, award_id, purchases};
+use super::worker::{World, patiently};
+
+/// More than the last commit may take.
+const CLOSE: Duration = Duration::from_secs(7);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_without_brokers_ends_within_its_deadlines() {
+    let world = World::new(1);
+    world.purchase(0, "finished-without-brokers", 1).await;
+    let gate = world.hold_deliveries();
+    let worker = world.worker().await;
+    world.wait_committed(purchases(0), 0).await;
+    patiently("a delivery", gate.arrived()).await;
+    world.mock.broker_down(1).expect("down");
+    gate.release();
+    worker
+        .wait_until("finished", |status| {
+            status.partitions.iter().all(|partition| partition.outstanding == 0)
+        })
+        .await;
+    let began = Instant::now();
+    let (exit, source) = worker.stop_and_stay().await;
+    assert_eq!(exit, Exit::Drained { unfinished: 0 });
+    assert!(began.elapsed() < CLOSE, "{:?}", began.elapsed());
+
+    assert_eq!(world.awards(), [award_id("finished-without-brokers", 1)]);
+
+    // A process would end here. The client that this test leaves behind goes only when it is answered, and its last
+    // commit may still arrive: of what was finished, and of nothing more.
+    world.mock.broker_up(1).expect("up");
+    assert!(source.left(PATIENCE).await, "with brokers it leaves");
+    let committed = world.committed(purchases(0));
+    assert!(matches!(committed, Some(0 | 1)), "{committed:?}");
+}

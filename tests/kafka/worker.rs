@@ -1,0 +1,240 @@
+//! The worker as `run` puts it together, with a dedupe store and an Inngest in memory.
+
+use std::cell::Cell;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crm_event_processors::clock::TokioClock;
+use crm_event_processors::consumers::{Consumer, Rules};
+use crm_event_processors::dead_letters::{KafkaDeadLetters, Queue};
+use crm_event_processors::debezium::DecimalMode;
+use crm_event_processors::dedupe::memory::{MemoryDedupe, MemoryStore};
+use crm_event_processors::faults::Gate;
+use crm_event_processors::inngest::memory::{Fault, MemoryDeliver};
+use crm_event_processors::inngest::recorded::Recorded;
+use crm_event_processors::kafka::{self, Connection, Membership, Source, StartError};
+use crm_event_processors::loyalty::{DEMO_PROGRAM, Programs};
+use crm_event_processors::pipeline::source::Handle;
+use crm_event_processors::pipeline::{self, Exit, Options, Ports, Randomness};
+use crm_event_processors::record::Budget;
+use crm_event_processors::telemetry::{Status, Telemetry};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::cluster::{Cluster, GROUP, NOW_MS, PATIENCE, TOPICS};
+
+/// Everything that outlives a worker.
+pub(super) struct World {
+    cluster: Cluster,
+    pub(super) store: MemoryStore,
+    pub(super) inngest: Arc<MemoryDeliver>,
+    /// How many workers were started: each has an owner token of its own.
+    started: Cell<u64>,
+}
+
+/// How a worker is started.
+#[derive(Debug, Clone)]
+pub(super) struct Start {
+    pub(super) accept_gap: bool,
+    pub(super) max_records: usize,
+    pub(super) commit_interval: Duration,
+    pub(super) revoke_deadline: Duration,
+    pub(super) drain_deadline: Duration,
+}
+
+/// A running worker.
+pub(super) struct Worker {
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) budget: Budget,
+    shutdown: CancellationToken,
+    task: JoinHandle<Exit>,
+    source: Source,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self {
+            accept_gap: false,
+            max_records: 1000,
+            commit_interval: Duration::from_millis(100),
+            revoke_deadline: Duration::from_secs(3),
+            drain_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Deref for World {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl World {
+    /// A cluster with so many partitions of purchases.
+    pub(super) fn new(partitions: i32) -> Self {
+        Self {
+            cluster: Cluster::start(partitions),
+            store: MemoryStore::default(),
+            inngest: Arc::default(),
+            started: Cell::new(0),
+        }
+    }
+
+    pub(super) async fn worker(&self) -> Worker {
+        self.worker_with(Start::default()).await
+    }
+
+    pub(super) async fn worker_with(&self, start: Start) -> Worker {
+        self.started.set(self.started.get() + 1);
+        let clock = clock();
+        let telemetry = Arc::new(Telemetry::new(clock.clone()).expect("instruments"));
+        let owner = format!("worker-{}", self.started.get());
+        // A short lease: the one of a worker that is gone is waited for.
+        let dedupe = MemoryDedupe::shared(self.store.clone(), &owner).with_lease(Duration::from_millis(500));
+        let dead_letters = KafkaDeadLetters::new(&self.connection(), "crm", clock.clone()).expect("a producer");
+        let ports = Ports {
+            dedupe: Arc::new(dedupe),
+            deliver: self.inngest.clone(),
+            dead_letters: Arc::new(dead_letters),
+            clock,
+            randomness: Arc::new(Randomness::seeded(self.started.get())),
+            rules: Arc::new(Rules::new(
+                Arc::new(Programs::from_json(DEMO_PROGRAM).expect("valid")),
+                None,
+            )),
+            telemetry: telemetry.clone(),
+        };
+        let budget = Budget::new(start.max_records, 50_000_000);
+        let membership = Membership {
+            revoke_deadline: start.revoke_deadline,
+            accept_gap: start.accept_gap,
+            budget: budget.clone(),
+            max_records: start.max_records,
+            ..membership(self.connection())
+        };
+        let (handle, source) = join(membership, telemetry.clone()).await.expect("joins");
+        let options = Options {
+            consumers: Consumer::ALL.map(|consumer| (consumer, 2)).to_vec(),
+            decimals: DecimalMode::Text,
+            commit_interval: start.commit_interval,
+            revoke_deadline: start.revoke_deadline,
+            drain_deadline: start.drain_deadline,
+            max_records: start.max_records,
+        };
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(pipeline::run(options, handle, ports, shutdown.clone()));
+        Worker {
+            telemetry,
+            budget,
+            shutdown,
+            task,
+            source,
+        }
+    }
+
+    /// The ids of the accepted awards, in order, repeats included.
+    pub(super) fn awards(&self) -> Vec<String> {
+        let events = self.inngest.accepted().all().into_iter();
+        let awards = events.filter(|event| event.name == "loyalty/award.scheduled");
+        awards.map(|event| event.id).collect()
+    }
+
+    pub(super) async fn wait_for_awards(&self, count: usize) {
+        let enough = |events: &[Recorded]| {
+            let is_award = |event: &&Recorded| event.name == "loyalty/award.scheduled";
+            events.iter().filter(is_award).count() >= count
+        };
+        let waited = tokio::time::timeout(PATIENCE, self.inngest.accepted().wait_until(enough)).await;
+        assert!(waited.is_ok(), "not {count} awards, but {:?}", self.awards());
+    }
+
+    /// From now on Inngest takes nothing until the gate is released.
+    pub(super) fn hold_deliveries(&self) -> Gate {
+        let gate = Gate::default();
+        for _ in 0..100 {
+            self.inngest.faults().push(Fault::Hold(gate.clone()));
+        }
+        gate
+    }
+}
+
+impl Worker {
+    /// Waits until the published status is like this.
+    pub(super) async fn wait_until(&self, what: &str, predicate: impl Fn(&Status) -> bool) {
+        let mut status = self.telemetry.watch();
+        let waited = tokio::time::timeout(PATIENCE, status.wait_for(|status| predicate(status))).await;
+        let changed = waited.unwrap_or_else(|_elapsed| panic!("never: {what}: {:?}", self.telemetry.status()));
+        drop(changed.expect("the worker runs"));
+    }
+
+    /// The process is gone at once: nothing is drained, nothing committed.
+    pub(super) async fn crash(self) {
+        self.task.abort();
+        let _aborted = self.task.await;
+        assert!(self.source.left(PATIENCE).await, "the thread ends with the pipeline");
+    }
+
+    /// SIGTERM, out of the group.
+    pub(super) async fn stop(self) -> Exit {
+        let (exit, source) = self.stop_and_stay().await;
+        assert!(source.left(PATIENCE).await, "the thread ends");
+        exit
+    }
+
+    /// SIGTERM; whether the client has left the group is for the test to see.
+    pub(super) async fn stop_and_stay(self) -> (Exit, Source) {
+        self.shutdown.cancel();
+        (ended(self.task).await, self.source)
+    }
+
+    /// The worker ends by itself.
+    pub(super) async fn ended(self) -> Exit {
+        let exit = ended(self.task).await;
+        assert!(self.source.left(PATIENCE).await, "the thread ends");
+        exit
+    }
+}
+
+async fn ended(task: JoinHandle<Exit>) -> Exit {
+    let ended = tokio::time::timeout(PATIENCE, task).await.expect("the pipeline ends");
+    ended.expect("the pipeline does not panic")
+}
+
+fn clock() -> Arc<TokioClock> {
+    let now = jiff::Timestamp::from_millisecond(NOW_MS).expect("in range");
+    Arc::new(TokioClock::starting_at(now))
+}
+
+/// A member of the group that needs everything a worker needs.
+pub(super) fn membership(connection: Connection) -> Membership {
+    Membership {
+        connection,
+        group: GROUP.to_owned(),
+        topics: TOPICS.map(Box::from).into(),
+        needed: Queue::ALL.map(|queue| queue.topic("crm")).to_vec(),
+        session_timeout_ms: 6000,
+        revoke_deadline: Duration::from_secs(3),
+        accept_gap: false,
+        budget: Budget::new(1000, 1_000_000),
+        max_records: 1000,
+    }
+}
+
+pub(super) async fn join(membership: Membership, telemetry: Arc<Telemetry>) -> Result<(Handle, Source), StartError> {
+    let runtime = tokio::runtime::Handle::current();
+    let joining = tokio::task::spawn_blocking(move || kafka::start(membership, runtime, telemetry));
+    joining.await.expect("no panic")
+}
+
+pub(super) fn telemetry() -> Arc<Telemetry> {
+    Arc::new(Telemetry::new(clock()).expect("instruments"))
+}
+
+/// Waits for what must happen.
+pub(super) async fn patiently<T>(what: &str, waited: impl Future<Output = T>) -> T {
+    let ended = tokio::time::timeout(PATIENCE, waited).await;
+    ended.unwrap_or_else(|_elapsed| panic!("never: {what}"))
+}
