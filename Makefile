@@ -9,7 +9,7 @@ help: ## list the recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: toolchain ## run the worker on an embedded Kafka and balance the books; ARGS="--events 1000000"
-	$(CARGO) run --locked --release --quiet -- demo $(ARGS)
+	$(CARGO) run --locked --release -- demo $(ARGS)
 
 test: toolchain lint fence ## everything, on real servers that it starts and stops
 	stack/with-stack $(CARGO) test --locked --release $(ARGS)
@@ -30,7 +30,7 @@ deny: toolchain ## licences, sources and banned crates (installs cargo-deny once
 	$(CARGO) deny check bans licenses sources
 
 explain: toolchain ## explain recorded messages; FILE=messages.jsonl (as `kcat -J` prints them)
-	$(CARGO) run --locked --release --quiet -- explain $(FILE)
+	$(CARGO) run --locked --release -- explain $(FILE)
 
 stack-up: ## start Kafka, Kafka Connect with Debezium, PostgreSQL and Redis, all local and real
 	stack/up
