@@ -164,7 +164,7 @@ impl Reader {
         );
         let key = given(flags.kafka_api_key.as_deref());
         let secret = given(flags.kafka_api_secret.as_deref());
-        self.expect(
+        self.demand(
             key.is_some() == secret.is_some(),
             "KAFKA_API_KEY and KAFKA_API_SECRET go together: one is missing",
         );
@@ -173,16 +173,16 @@ impl Reader {
             .unwrap_or(default)
             .to_uppercase();
         let known = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"].contains(&protocol.as_str());
-        self.expect(
+        self.demand(
             known,
             "KAFKA_SECURITY_PROTOCOL must be PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
         );
         let sasl = protocol.starts_with("SASL");
-        self.expect(
+        self.demand(
             !known || sasl || key.is_none(),
             "KAFKA_API_KEY would not be used: KAFKA_SECURITY_PROTOCOL has no SASL",
         );
-        self.expect(
+        self.demand(
             !known || !sasl || key.is_some(),
             "KAFKA_SECURITY_PROTOCOL has SASL, but KAFKA_API_KEY is missing",
         );
@@ -209,7 +209,7 @@ impl Reader {
             None => "https://inn.gs",
         });
         let http = base_url.starts_with("http://") || base_url.starts_with("https://");
-        self.expect(
+        self.demand(
             http,
             "INNGEST_BASE_URL must begin with https:// (or http:// for a dev server)",
         );
@@ -246,7 +246,7 @@ impl Reader {
                         }
                     }
                 }
-                self.expect(!wanted.is_empty(), "CONSUMERS is empty");
+                self.demand(!wanted.is_empty(), "CONSUMERS is empty");
             }
         }
         // Every number is checked, whether its consumer runs or not.
@@ -317,7 +317,7 @@ impl Reader {
         parsed
     }
 
-    fn expect(&mut self, holds: bool, problem: &str) -> bool {
+    fn demand(&mut self, holds: bool, problem: &str) -> bool {
         if !holds {
             self.problems.push(problem.to_owned());
         }

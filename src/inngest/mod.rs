@@ -58,6 +58,8 @@ pub trait Deliver: Send + Sync {
 }
 
 impl Answer {
+    pub const LABELS: [&'static str; 5] = ["accepted", "rejected", "refused", "unavailable", "unknown"];
+
     /// The answer's metric label.
     #[must_use]
     pub const fn label(&self) -> &'static str {

@@ -145,7 +145,7 @@ impl<'a> Delivery<'a> {
                     self.shared
                         .ports
                         .telemetry
-                        .retried(self.consumer, Target::Inngest.name());
+                        .retried(self.consumer.name(), Target::Inngest.name());
                     tracing::warn!(consumer = self.consumer.name(), detail, ?wait, "delivery: trying again");
                     self.shared.wait(wait).await;
                 }

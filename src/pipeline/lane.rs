@@ -215,7 +215,7 @@ impl Lane {
         self.shared
             .ports
             .telemetry
-            .retried(self.consumer, Target::Dedupe.name());
+            .retried(self.consumer.name(), Target::Dedupe.name());
         match Disposition::of_dedupe(error) {
             Disposition::StandStill { detail } => {
                 self.shared.standstills.begin(self.consumer, Target::Dedupe, &detail);
@@ -288,6 +288,7 @@ pub(super) async fn bury(shared: &Shared, ticket: &Ticket, letter: &Letter) -> b
             }
             Err(error) => {
                 let wait = backoff.next(None, &shared.ports.randomness);
+                shared.ports.telemetry.retried(letter.queue.name(), "dead_letters");
                 tracing::error!(%error, ?wait, "record held until its dead letter is written");
                 shared.wait(wait).await;
             }

@@ -147,7 +147,8 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// Every known label set begins at 0, so that the first error is an increase.
+    /// Every label set that is known beforehand begins at 0, so that the first error is an increase. Dead letters are not
+    /// among them: their reasons are many and mostly never seen.
     fn start_at_zero(&self) {
         self.received.add(0, &[]);
         self.room_pauses.add(0, &[]);
@@ -156,8 +157,14 @@ impl Telemetry {
                 self.outcomes
                     .add(0, &[consumer_label(Some(consumer)), KeyValue::new("outcome", label)]);
             }
-            self.retries
-                .add(0, &[consumer_label(Some(consumer)), KeyValue::new("target", "dedupe")]);
+            for answer in Answer::LABELS {
+                self.requests
+                    .add(0, &[consumer_label(Some(consumer)), KeyValue::new("answer", answer)]);
+            }
+            for target in ["dedupe", "inngest", "dead_letters"] {
+                self.retries
+                    .add(0, &[consumer_label(Some(consumer)), KeyValue::new("target", target)]);
+            }
         }
         for result in ["confirmed", "failed"] {
             self.commits.add(0, &[KeyValue::new("result", result)]);
@@ -203,9 +210,12 @@ impl Telemetry {
         self.request_duration.record(took.as_secs_f64(), &labels);
     }
 
-    pub fn retried(&self, consumer: Consumer, target: &'static str) {
-        self.retries
-            .add(1, &[consumer_label(Some(consumer)), KeyValue::new("target", target)]);
+    /// A wait before asking a target again, on behalf of a consumer or (for what is undecodable) of `decode`.
+    pub fn retried(&self, consumer: &'static str, target: &'static str) {
+        self.retries.add(
+            1,
+            &[KeyValue::new("consumer", consumer), KeyValue::new("target", target)],
+        );
     }
 
     pub fn dead_lettered(&self, queue: &'static str, reason: &'static str) {
