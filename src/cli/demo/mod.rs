@@ -43,8 +43,8 @@ use worker::{Employer, Worker};
 /// Runs everything in this process: nothing to install, nothing left behind.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Records in the workload, repetitions, tombstones and poison included.
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
+    /// Records in the workload, repetitions, tombstones and poison included. At least 100: the crash needs records in flight.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
     events: u64,
     /// The same seed makes the same workload.
     #[arg(long, value_name = "S", default_value_t = 1)]
