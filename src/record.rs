@@ -184,12 +184,15 @@ impl Span {
 #[derive(Debug)]
 pub struct BatchBuilder {
     batch: Batch,
+    /// What the records take besides their bytes: spans and header names.
+    overhead: usize,
 }
 
 impl BatchBuilder {
     #[must_use]
     pub fn new(topics: Topics) -> Self {
         Self {
+            overhead: 0,
             batch: Batch {
                 topics,
                 bytes: Vec::new(),
@@ -205,7 +208,9 @@ impl BatchBuilder {
         let key = record.key.map(|bytes| self.copy(bytes));
         let value = record.value.map(|bytes| self.copy(bytes));
         let start = self.batch.headers.len();
+        self.overhead += std::mem::size_of::<RecordSpan>();
         for header in record.headers.0 {
+            self.overhead += std::mem::size_of::<HeaderSpan>() + header.name.len();
             let value = header.value.map(|bytes| self.copy(bytes));
             self.batch.headers.push(HeaderSpan {
                 name: header.name.into(),
@@ -236,16 +241,16 @@ impl BatchBuilder {
         self.batch.records.is_empty()
     }
 
-    /// Bytes copied so far.
+    /// Memory taken so far.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.batch.bytes.len()
+        self.batch.bytes.len() + self.overhead
     }
 
     /// The batch, holding its part of the budget until it is dropped.
     #[must_use]
     pub fn finish(mut self, budget: &Budget) -> Batch {
-        self.batch._share = Some(budget.take(self.batch.records.len(), self.batch.bytes.len()));
+        self.batch._share = Some(budget.take(self.batch.records.len(), self.bytes()));
         self.batch
     }
 

@@ -73,7 +73,10 @@ impl<'a> Envelope<'a> {
 
     /// The control records that are no envelopes.
     pub(super) fn control(&self, topic: &str) -> Option<Control> {
-        if !self.has_others && !self.status.is_there() && matches!(self.ts_ms, Field::Given(_)) && !self.op.is_there() {
+        // An envelope that lost its `op` or `source` on the way is no heartbeat, and must not pass for one.
+        let has_row = self.before.is_there() || self.after.is_there() || self.source.is_there();
+        let has_more = has_row || self.has_others || self.status.is_there() || self.op.is_there();
+        if !has_more && matches!(self.ts_ms, Field::Given(_)) {
             return Some(Control::Heartbeat);
         }
         let is_boundary = matches!(&self.status, Field::Given(status) if matches!(&**status, "BEGIN" | "END"));

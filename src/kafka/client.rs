@@ -68,7 +68,8 @@ pub(super) fn consumer_config(connection: &Connection, group: &str, session_time
     config
 }
 
-/// The dead-letter producer: idempotent, all replicas, large enough for any record that could be fetched.
+/// The dead-letter producer: idempotent, all replicas, up to 8 MiB a record. The dead-letter topics' own
+/// `max.message.bytes` must leave room for the provenance headers; a letter that is too large is held.
 #[must_use]
 pub fn producer_config(connection: &Connection) -> ClientConfig {
     let mut config = connection.config();

@@ -207,12 +207,16 @@ impl Poller {
                 Err(mpsc::error::TryRecvError::Empty) => return !context.events.is_closed() && !context.state().broken,
                 Err(mpsc::error::TryRecvError::Disconnected) => return false,
                 Ok(Command::Commit(commits)) => {
-                    if let Err(
-                        TrySendError::Full(Order::Commit(offsets)) | TrySendError::Disconnected(Order::Commit(offsets)),
-                    ) = self.orders.try_send(Order::Commit(commits))
-                    {
-                        let error = Some("a commit is under way".to_owned());
-                        context.tell(Event::Committed { offsets, error });
+                    match self.orders.try_send(Order::Commit(commits)) {
+                        Err(TrySendError::Full(Order::Commit(offsets))) => {
+                            let error = Some("a commit is under way".to_owned());
+                            context.tell(Event::Committed { offsets, error });
+                        }
+                        Err(TrySendError::Disconnected(_)) => {
+                            let gone = "the committing thread is gone".to_owned();
+                            context.tell(Event::Failed(Failure::Fatal(gone)));
+                        }
+                        Ok(()) | Err(TrySendError::Full(Order::Last { .. })) => {}
                     }
                     Ok(())
                 }

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::item::Group;
@@ -45,9 +46,12 @@ pub(super) struct Delivery<'a> {
 struct Held {
     index: usize,
     attempts: u32,
-    /// How much the target had accepted at the last counted attempt.
+    /// How much the target had accepted when the hold began. Once it has accepted others since, attempts count: not only
+    /// while it goes on accepting, because this lane may be what keeps the others from coming.
     accepted: u64,
     backoff: Backoff,
+    /// The wait the target asked for at the last try.
+    asked: Option<Duration>,
     detail: String,
 }
 
@@ -119,16 +123,16 @@ impl<'a> Delivery<'a> {
             }
             match self.send(request.clone()).await {
                 Disposition::Proceed => return Some((self.take(request), Fate::Accepted)),
-                Disposition::Bisect { reason, detail } if request.len() == 1 => {
-                    return Some((self.take(request), Fate::Rejected { reason, detail }));
-                }
                 Disposition::Bisect { .. } | Disposition::Hold { .. } if request.len() > 1 => {
                     let middle = request.start + request.len() / 2;
                     self.requests.push_front(middle..request.end);
                     self.requests.push_front(request.start..middle);
                     return None;
                 }
-                Disposition::Bisect { detail, .. } | Disposition::Hold { detail } => {
+                Disposition::Bisect { reason, detail } => {
+                    return Some((self.take(request), Fate::Rejected { reason, detail }));
+                }
+                Disposition::Hold { detail } => {
                     tracing::error!(consumer = self.consumer.name(), detail, "unknown answer: event held");
                     let accepted = self.shared.accepted.load(Ordering::Relaxed);
                     self.held.push_back(Held {
@@ -136,6 +140,7 @@ impl<'a> Delivery<'a> {
                         attempts: 1,
                         accepted,
                         backoff,
+                        asked: None,
                         detail,
                     });
                     return None;
@@ -170,27 +175,34 @@ impl<'a> Delivery<'a> {
                 },
             ));
         }
-        self.shared
-            .wait(held.backoff.next(None, &self.shared.ports.randomness))
-            .await;
+        let wait = held.backoff.next(held.asked.take(), &self.shared.ports.randomness);
+        self.shared.wait(wait).await;
         self.shared.await_turn(self.consumer, Target::Inngest).await;
         if self.first_gone(request.clone()).is_some() {
             return Some((self.take(request), Fate::Abandoned));
         }
         match self.send(request.clone()).await {
-            Disposition::Proceed => return Some((self.take(request), Fate::Accepted)),
+            Disposition::Proceed => {
+                // Whatever it was may be over for the others as well: they need not wait out their own back-off.
+                for other in &mut self.held {
+                    other.backoff = Backoff::default();
+                }
+                return Some((self.take(request), Fate::Accepted));
+            }
             Disposition::Bisect { reason, detail } => {
                 return Some((self.take(request), Fate::Rejected { reason, detail }));
             }
             Disposition::Hold { detail } => {
                 if accepted > held.accepted {
                     held.attempts += 1;
-                    held.accepted = accepted;
                 }
                 held.detail = detail;
                 self.held.push_back(held);
             }
-            Disposition::Retry { .. } => self.held.push_back(held),
+            Disposition::Retry { after, .. } => {
+                held.asked = after;
+                self.held.push_back(held);
+            }
             Disposition::StandStill { detail } => {
                 self.shared.standstills.begin(self.consumer, Target::Inngest, &detail);
                 self.held.push_back(held);

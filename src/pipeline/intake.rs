@@ -145,7 +145,7 @@ impl Intake {
                 };
             }
         };
-        match rows::route(&change, self.decimals) {
+        match rows::route(view.topic, &change, self.decimals) {
             Ok(rows::Routed::Row(change)) => Read::Row(Arc::new(change)),
             Ok(rows::Routed::Unread { .. }) => Read::Nothing,
             Err(error) => Read::Dead {

@@ -8,7 +8,7 @@ use super::shared::Ticket;
 use crate::consumers::{Effect, EffectKey};
 use crate::progress::ConsumerSet;
 use crate::record::Record;
-use crate::rows::RowChange;
+use crate::rows::{ChangeVersion, RowChange, RowId, Table};
 
 /// A record, as a lane takes it.
 #[derive(Debug, Clone)]
@@ -28,6 +28,43 @@ pub(super) struct Pending {
 /// Changes of one fact, oldest first. The last is delivered and covers the others.
 #[derive(Debug)]
 pub(super) struct Group(pub(super) Vec<Pending>);
+
+impl Group {
+    /// Adds a change at its place. What came last is the newest, but for two cases, both of a connector that repeats
+    /// itself when the claims of what was delivered have lapsed. An older state of a row is no news behind a newer one.
+    /// And where a fact has several rows, a change that was committed before the newest so far must not lend it its id,
+    /// which Inngest may know already.
+    fn add(&mut self, pending: Pending) {
+        let is_old = self.0.iter().any(|member| is_older_state(&pending, member));
+        let newest = self.0.last();
+        let rides_along = newest.is_some_and(|newest| {
+            newest.row() != pending.row() && newest.item.change.commit_ms > pending.item.change.commit_ms
+        });
+        match (is_old, rides_along) {
+            (true, _) => self.0.insert(0, pending),
+            (false, true) => self.0.insert(self.0.len().saturating_sub(1), pending),
+            (false, false) => self.0.push(pending),
+        }
+    }
+}
+
+impl Pending {
+    fn row(&self) -> (Table, &RowId) {
+        (self.item.change.row.table(), self.item.change.row.id())
+    }
+}
+
+/// Whether `pending` is an older state of the row of `member`. Log sequence numbers of one row rise; snapshot rows have
+/// none that could be compared.
+fn is_older_state(pending: &Pending, member: &Pending) -> bool {
+    let (old, new) = (&pending.item.change, &member.item.change);
+    match (old.version, new.version) {
+        (ChangeVersion::Lsn(older), ChangeVersion::Lsn(newer)) => {
+            older < newer && old.commit_ms <= new.commit_ms && pending.row() == member.row()
+        }
+        _ => false,
+    }
+}
 
 /// A record that has its outcome.
 #[derive(Debug)]
@@ -70,7 +107,7 @@ pub(super) fn waves(pending: Vec<Pending>) -> Vec<Vec<Group>> {
         }
         let first = wave(&mut waves, 0);
         match known.get(&key).and_then(|place| first.get_mut(*place)) {
-            Some(group) => group.0.push(pending),
+            Some(group) => group.add(pending),
             None => {
                 known.insert(key, first.len());
                 first.push(Group(vec![pending]));

@@ -195,6 +195,7 @@ impl Lane {
                 return;
             }
         }
+        self.shared.standstills.end(self.consumer, Target::Dedupe);
         let now_ms = self.shared.ports.clock.now_ms();
         let mut finished = Vec::with_capacity(keys.len());
         for Group(mut members) in groups {

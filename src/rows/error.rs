@@ -19,6 +19,12 @@ pub enum Rewrite {
 pub enum RouteError {
     #[error("{table}: a row was {rewrite}: ledgers are amended by new rows or states, never rewritten; decide by hand")]
     LedgerRewritten { table: Table, rewrite: Rewrite },
+    #[error(
+        "{table}: its topic holds a row of table {}, which no consumer reads: publish partitioned tables through their root \
+         (publish_via_partition_root), and give every table its own topic",
+        found.escape_debug()
+    )]
+    UnexpectedTable { table: Table, found: Box<str> },
     #[error("{table}: the change has no source.lsn, so a repetition could not be told from a new change")]
     MissingLsn { table: Table },
     #[error("{table}: the snapshot row has neither source.ts_ms nor source.lsn, so a repetition could not be told")]
@@ -44,6 +50,7 @@ impl RouteError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::LedgerRewritten { .. } => "ledger_rewritten",
+            Self::UnexpectedTable { .. } => "unexpected_table",
             Self::MissingLsn { .. } => "missing_lsn",
             Self::MissingSnapshotTime { .. } => "missing_snapshot_time",
             Self::MissingAfter { .. } => "missing_after",
@@ -57,7 +64,8 @@ impl RouteError {
     pub const fn is_policy(&self) -> bool {
         match self {
             Self::LedgerRewritten { .. } => true,
-            Self::MissingLsn { .. }
+            Self::UnexpectedTable { .. }
+            | Self::MissingLsn { .. }
             | Self::MissingSnapshotTime { .. }
             | Self::MissingAfter { .. }
             | Self::MissingColumns { .. }
@@ -70,6 +78,7 @@ impl RouteError {
     pub const fn table(&self) -> Table {
         match self {
             Self::LedgerRewritten { table, .. }
+            | Self::UnexpectedTable { table, .. }
             | Self::MissingLsn { table }
             | Self::MissingSnapshotTime { table }
             | Self::MissingAfter { table }

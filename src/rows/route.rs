@@ -21,13 +21,18 @@ pub enum Routed {
     },
 }
 
+/// `topic` is where the change was found: rows of a table nobody reads on the topic of one that is read are a mistake (a
+/// child of a partitioned table, a rename), and passing over them would lose them in silence.
+///
 /// # Errors
 /// The change is of a table we read, and is not a row it should hold.
-pub fn route(change: &Change<'_>, mode: DecimalMode) -> Result<Routed, RouteError> {
+pub fn route(topic: &str, change: &Change<'_>, mode: DecimalMode) -> Result<Routed, RouteError> {
     let Some(table) = Table::from_name(&change.table) else {
-        return Ok(Routed::Unread {
-            table: change.table.as_ref().into(),
-        });
+        let found: Box<str> = change.table.as_ref().into();
+        return match topic.rsplit('.').next().and_then(Table::from_name) {
+            Some(table) => Err(RouteError::UnexpectedTable { table, found }),
+            None => Ok(Routed::Unread { table: found }),
+        };
     };
     if let Some(rewrite) = rewrite(change) {
         return Err(RouteError::LedgerRewritten { table, rewrite });

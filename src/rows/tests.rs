@@ -2,6 +2,8 @@ use super::{ChangeVersion, Purchase, PurchaseStatus, RouteError, Routed, Row, Ro
 use crate::debezium::{Change, DecimalMode, Decoded, Decoder, Op};
 use crate::record::{Header, Headers, RecordView};
 
+const TOPIC: &str = "crm.public.purchase_ledger";
+
 const PURCHASE: &str = r#"{"id":"p-1","user_id":"u-1","merchant_id":"m-1","final_amount":"100.00","refunded_amount":"40.10","status":"partially_refunded","earn_currency":true,"created_at":"2026-01-02T03:04:05.123456Z","completed_at":"2026-01-02T03:10:00.000000Z"}"#;
 const WALLET: &str = r#"{"id":"w-1","user_id":"u-1","merchant_id":"m-1","amount":-250,"kind":"clawback","source_type":"purchase","source_id":"p-1","created_at":"2026-01-02T03:04:05.5Z"}"#;
 const FORM: &str =
@@ -16,7 +18,7 @@ fn envelope(op: &str, table: &str, source: &str, before: &str, after: &str) -> S
 
 fn with_change<T>(value: &str, headers: &[Header<'_>], then: impl FnOnce(&Change<'_>) -> T) -> T {
     let record = RecordView {
-        topic: "crm.public.any",
+        topic: TOPIC,
         partition: 0,
         offset: 0,
         timestamp_ms: None,
@@ -31,7 +33,7 @@ fn with_change<T>(value: &str, headers: &[Header<'_>], then: impl FnOnce(&Change
 }
 
 fn routed(value: &str) -> Result<Routed, RouteError> {
-    with_change(value, &[], |change| route(change, DecimalMode::Text))
+    with_change(value, &[], |change| route(TOPIC, change, DecimalMode::Text))
 }
 
 fn row_change(value: &str) -> RowChange {
@@ -192,7 +194,7 @@ fn the_wrong_decimal_mode_has_a_reason_of_its_own() {
     assert_eq!(error.reason(), "wrong_decimal_mode");
     let value = created(&PURCHASE.replace("100.00", "MDk=").replace("40.10", "AA=="));
     let precise = DecimalMode::Precise { scale: 2 };
-    assert!(with_change(&value, &[], |change| route(change, precise)).is_ok());
+    assert!(with_change(&value, &[], |change| route(TOPIC, change, precise)).is_ok());
 }
 
 #[test]
@@ -208,7 +210,8 @@ fn a_rewritten_ledger_is_refused_by_policy() {
     ] {
         for (op, headers) in [("d", &[][..]), ("t", &[][..]), ("c", &oldkey[..])] {
             let value = envelope(op, table, LSN, row, row);
-            let error = with_change(&value, headers, |change| route(change, DecimalMode::Text)).expect_err("rewritten");
+            let error =
+                with_change(&value, headers, |change| route(TOPIC, change, DecimalMode::Text)).expect_err("rewritten");
             assert_eq!(
                 (error.reason(), error.is_policy(), error.table().name()),
                 ("ledger_rewritten", true, table)
@@ -218,13 +221,23 @@ fn a_rewritten_ledger_is_refused_by_policy() {
     // A truncate has neither image; a delete of another table is nobody's business.
     let error = routed(&envelope("t", "purchase_ledger", LSN, "null", "null")).expect_err("rewritten");
     assert_eq!(error.reason(), "ledger_rewritten");
-    let other = routed(&envelope("d", "campaigns", LSN, "null", "null"));
+    let delete = envelope("d", "campaigns", LSN, "null", "null");
+    let other = with_change(&delete, &[], |change| {
+        route("crm.public.campaigns", change, DecimalMode::Text)
+    });
     assert_eq!(
         other,
         Ok(Routed::Unread {
             table: "campaigns".into()
         })
     );
+}
+
+#[test]
+fn a_row_of_another_table_on_a_ledgers_topic_is_not_passed_over() {
+    let error = routed(&envelope("c", "purchase_ledger_2026", LSN, "null", PURCHASE)).expect_err("a mistake");
+    assert_eq!((error.reason(), error.is_policy()), ("unexpected_table", false));
+    assert!(error.to_string().contains("purchase_ledger_2026"), "{error}");
 }
 
 #[test]

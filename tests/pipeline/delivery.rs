@@ -484,7 +484,7 @@ async fn where_every_change_matters_a_held_one_is_not_overtaken_by_the_next_of_i
     });
     world.purchase(&Purchase::completed("p-2", 30));
     let worker = world.worker_of(&[Consumer::Mission], &[PURCHASES]).await;
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
     let accepted = world.accepted("loyalty/mission.evaluation_requested");
     assert_eq!(
         accepted,
@@ -492,4 +492,53 @@ async fn where_every_change_matters_a_held_one_is_not_overtaken_by_the_next_of_i
         "others go on, the row waits"
     );
     worker.crash().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_state_repeated_after_its_claim_lapsed_is_not_taken_for_the_newest() {
+    let world = World::new();
+    world.purchase(&Purchase::completed("p-1", 10));
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    world.log.wait_all_committed(PURCHASES).await;
+    worker.stop().await;
+    // The store forgets, and the connector repeats both changes behind the refund.
+    world.store.flush_all();
+    for repeat in 0..2 {
+        if repeat > 0 {
+            world.purchase(&Purchase::completed("p-1", 10));
+        }
+        world.purchase(&Purchase::update("p-1", "refunded", 20));
+    }
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    world.log.wait_all_committed(PURCHASES).await;
+    assert_eq!(world.awards(), [award_id("p-1", 10)], "sent once, before");
+    assert_eq!(world.accepted("loyalty/award.cancelled"), [award_id("p-1", 20)]);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_answer_is_counted_even_when_nothing_else_comes_any_more() {
+    let world = World::new();
+    world.inngest.puzzle(":odd:");
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    world.purchase(&Purchase::completed("odd", 1));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.purchase(&Purchase::completed("even", 2));
+    world.log.wait_all_committed(PURCHASES).await;
+    assert_eq!(world.dead_letters.letters()[0].reason, "unknown_answer");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_of_a_table_nobody_reads_on_a_ledgers_topic_are_not_passed_over() {
+    let world = World::new();
+    let value = Purchase::completed("p-1", 10).envelope();
+    world.raw(
+        PURCHASES,
+        &value.replace("\"purchase_ledger\"", "\"purchase_ledger_2026\""),
+    );
+    let worker = world.worker(&[PURCHASES]).await;
+    world.log.wait_all_committed(PURCHASES).await;
+    assert_eq!(world.dead_letters.letters()[0].reason, "unexpected_table");
+    worker.stop().await;
 }

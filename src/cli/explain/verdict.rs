@@ -139,7 +139,7 @@ impl Explainer {
             facts.op = Some(change.op);
             facts.table = Some(change.table.as_ref().to_owned());
             facts.commit_ms = Some(change.commit_ms);
-            rows::route(&change, decimals).or_else(|error| dead(error.reason(), error.to_string()))
+            rows::route(record.topic, &change, decimals).or_else(|error| dead(error.reason(), error.to_string()))
         });
         match routed {
             Err(fate) => fate,

@@ -19,7 +19,7 @@ fn survives(decoder: &mut Decoder, value: &[u8]) -> Result<(), TestCaseError> {
     match decoder.decode(&record(TOPIC, value)) {
         Ok(Decoded::Change(change)) => {
             for mode in [DecimalMode::Text, DecimalMode::Precise { scale: 2 }] {
-                if let Err(error) = route(&change, mode) {
+                if let Err(error) = route(TOPIC, &change, mode) {
                     prop_assert!(!error.reason().is_empty() && !error.to_string().is_empty());
                 }
             }

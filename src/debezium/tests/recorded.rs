@@ -55,7 +55,8 @@ fn lines(file: &str, describe: impl Fn(&Change<'_>) -> String) -> Vec<String> {
 
 fn routed(change: &Change<'_>, mode: DecimalMode) -> String {
     let op = change.op;
-    match route(change, mode) {
+    let topic = format!("crm.public.{}", change.table);
+    match route(&topic, change, mode) {
         Err(error) => format!("{op:?} refused: {}", error.reason()),
         Ok(Routed::Unread { table }) => format!("{op:?} unread {table}"),
         Ok(Routed::Row(change)) => {

@@ -217,3 +217,9 @@ fn json_as_deep_as_it_likes_neither_overflows_the_stack_nor_takes_long() {
     assert!(super::decode(&BARE.replace(r#""transaction":null"#, &format!(r#""transaction":{nested}"#))).is_ok());
     assert!(super::decode(&BARE.replace(r#""completed_at":null"#, &format!(r#""extra":{objects}"#))).is_ok());
 }
+
+#[test]
+fn an_envelope_that_lost_its_op_and_source_is_no_heartbeat() {
+    let value = br#"{"before":null,"after":{"id":"p-1"},"ts_ms":1780000000000}"#;
+    assert!(Decoder::default().decode(&record(TOPIC, value)).is_err());
+}
