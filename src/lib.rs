@@ -8,6 +8,7 @@
 //! `inngest` and `dead_letters`) do no I/O and read no clock. They build alone with the feature `io` off.
 #![forbid(unsafe_code)]
 
+mod fields;
 pub mod record;
 
 pub mod debezium;
