@@ -113,10 +113,12 @@ pub fn main() -> ExitCode {
 fn code_of(error: &anyhow::Error) -> Code {
     if let Some(start) = error.downcast_ref::<StartError>() {
         return match start {
-            StartError::Client(_) | StartError::Refused { .. } | StartError::MissingTopics { .. } => {
-                Code::Configuration
-            }
-            StartError::Unreachable { .. } => Code::Unavailable,
+            StartError::Client(_)
+            | StartError::Refused { .. }
+            | StartError::MissingTopics { .. }
+            | StartError::Unseeded { .. }
+            | StartError::WorksElsewhere { .. } => Code::Configuration,
+            StartError::Unreachable { .. } | StartError::LookUp(_) => Code::Unavailable,
             StartError::Thread(_) => Code::Internal,
         };
     }

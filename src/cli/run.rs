@@ -97,7 +97,7 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
         dead_letters: Arc::new(dead_letters),
         clock,
         randomness,
-        rules: Arc::new(Rules::new(Arc::new(programs), settings.effective_from)),
+        rules: Arc::new(Rules::new(Arc::new(programs), Some(settings.effective_from))),
         telemetry,
     };
     let exit = pipeline::run(options, handle, ports, shutdown.clone()).await;
@@ -144,7 +144,8 @@ async fn join(
             .collect(),
         session_timeout_ms: settings.session_timeout_ms,
         revoke_deadline: revoke_deadline(settings),
-        accept_gap: settings.accept_gap,
+        orders: settings.orders.clone(),
+        start_at: settings.start_at,
         budget: Budget::new(MAX_RECORDS, MAX_BYTES),
         max_records: MAX_RECORDS,
     };

@@ -54,6 +54,12 @@ pub struct Flags {
     /// Where a committed offset lies outside the log, go on at the log's begin instead of halting the partition.
     #[arg(long, help_heading = "Kafka")]
     pub accept_gap: bool,
+    /// Give up what a consumer that runs nowhere any more has not read; its watermark would hold the committed offset for ever.
+    #[arg(long, value_name = "NAME", help_heading = "Kafka")]
+    pub drop_consumer: Vec<String>,
+    /// Where a subset of the consumers starts that the main group knows nothing of: `begin`, `end`, or a time (RFC 3339).
+    #[arg(long, value_name = "PLACE", help_heading = "Kafka")]
+    pub start_at: Option<String>,
 
     /// The consumers that run, separated by commas. Default: currency,tier,mission.
     #[arg(long, env = "CONSUMERS", value_name = "NAMES", help_heading = "Consumers")]
@@ -73,7 +79,7 @@ pub struct Flags {
     /// The loyalty programs (JSON).
     #[arg(long, env = "PROGRAM_FILE", value_name = "FILE", help_heading = "Consumers")]
     pub program_file: Option<String>,
-    /// Rows created before this instant (RFC 3339) are ignored.
+    /// Rows created before this instant (RFC 3339) are ignored. Required.
     #[arg(long, env = "LEDGER_EFFECTIVE_FROM", value_name = "TIME", help_heading = "Consumers")]
     pub ledger_effective_from: Option<String>,
 

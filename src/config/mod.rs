@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use crate::consumers::Consumer;
 use crate::debezium::DecimalMode;
 use crate::dedupe::RedisUrl;
-use crate::kafka::Connection;
+use crate::kafka::{Connection, Group, StartAt};
+use crate::progress::{ConsumerSet, Orders};
 use crate::rows::Table;
 use crate::telemetry::logging;
 
@@ -29,13 +30,17 @@ pub struct Settings {
     pub kafka: Connection,
     pub session_timeout_ms: u32,
     pub topic_prefix: String,
-    pub group: String,
-    pub accept_gap: bool,
+    pub group: Group,
+    /// What the operator said about gaps and about consumers that are gone.
+    pub orders: Orders,
+    /// Where a subset starts that the main group knows nothing of.
+    pub start_at: Option<StartAt>,
     /// The consumers that run, each with its lanes.
     pub consumers: Vec<(Consumer, usize)>,
     pub decimals: DecimalMode,
     pub program_file: String,
-    pub effective_from: Option<Timestamp>,
+    /// Rows created before this are none of our business.
+    pub effective_from: Timestamp,
     pub redis_url: RedisUrl,
     pub dedup_window: Duration,
     pub inngest: Inngest,
@@ -115,14 +120,29 @@ impl Reader {
         });
         let decimals = self.decimals(given(flags.decimal_mode.as_deref()));
         let effective_from = self.effective_from(flags);
-        // A subset in the main group would commit past what the others have not read.
-        let group = given(flags.consumer_group_id.as_deref()).unwrap_or("crm-event-processors");
-        let group = if consumers.len() < Consumer::ALL.len() {
-            let names: Vec<&str> = consumers.iter().map(|(consumer, _)| consumer.name()).collect();
-            format!("{group}-{}", names.join("-"))
-        } else {
-            group.to_owned()
+        self.required(
+            flags.ledger_effective_from.as_deref(),
+            "LEDGER_EFFECTIVE_FROM",
+            "rows created before this instant are ignored (1970-01-01T00:00:00Z: none)",
+        );
+        let group = Group {
+            main: given(flags.consumer_group_id.as_deref())
+                .unwrap_or("crm-event-processors")
+                .to_owned(),
+            is_subset: consumers.len() < Consumer::ALL.len(),
+            consumers: consumers.iter().map(|(consumer, _)| *consumer).collect(),
         };
+        let orders = self.orders(flags, group.consumers);
+        let start_at = self.parsed(
+            flags.start_at.as_deref(),
+            "--start-at",
+            "begin, end, or a time like 2026-11-20T00:00:00Z",
+        );
+        self.demand(
+            start_at.is_none() || group.is_subset,
+            "--start-at is for a subset of the consumers (CONSUMERS): the main group starts at what is committed, else at the \
+             log's begin",
+        );
         let http = match given(flags.http_addr.as_deref()) {
             Some("off") => None,
             Some(address) => self.parsed(Some(address), "HTTP_ADDR", "an address like 127.0.0.1:8080, or off"),
@@ -142,11 +162,12 @@ impl Reader {
             session_timeout_ms: session.unwrap_or(45_000),
             topic_prefix: topic_prefix(flags),
             group,
-            accept_gap: flags.accept_gap,
+            orders,
+            start_at,
             consumers,
             decimals,
             program_file: program_file?.to_owned(),
-            effective_from,
+            effective_from: effective_from?,
             redis_url: redis_url?,
             dedup_window: Duration::from_secs(u64::from(window.unwrap_or(300))),
             inngest: inngest?,
@@ -267,6 +288,19 @@ impl Reader {
             .collect()
     }
 
+    fn orders(&mut self, flags: &Flags, running: ConsumerSet) -> Orders {
+        for name in running.iter().map(Consumer::name) {
+            self.demand(
+                flags.drop_consumer.iter().all(|dropped| dropped != name),
+                &format!("--drop-consumer {name}: {name} runs here"),
+            );
+        }
+        Orders {
+            accept_gap: flags.accept_gap,
+            dropped: flags.drop_consumer.clone(),
+        }
+    }
+
     fn decimals(&mut self, mode: Option<&str>) -> DecimalMode {
         let precise = |mode: &str| mode.strip_prefix("precise:")?.parse().ok().filter(|scale| *scale <= 28);
         match mode {
@@ -350,6 +384,7 @@ mod tests {
             program_file: some("programs.json"),
             redis_url: some("redis://localhost"),
             inngest_event_key: some("key"),
+            ledger_effective_from: some("2026-11-01T00:00:00Z"),
             ..Flags::default()
         }
     }
@@ -392,6 +427,7 @@ mod tests {
             "CONSUMERS names `gold`: known are currency, tier, mission",
             "TIER_CONCURRENCY is `0`",
             "DECIMAL_MODE is `double`",
+            "LEDGER_EFFECTIVE_FROM is missing",
         ] {
             assert!(
                 problems.iter().any(|problem| problem.contains(part)),
@@ -432,18 +468,42 @@ mod tests {
     fn a_subset_of_the_consumers_runs_in_a_group_of_its_own() {
         let some = |text: &str| Some(text.to_owned());
         let settings = Settings::from_flags(&minimal()).expect("valid");
-        assert_eq!(settings.group, "crm-event-processors");
+        assert_eq!(settings.group.name(), "crm-event-processors");
         let flags = Flags {
             consumers: some("tier, currency"),
             consumer_group_id: some("eu"),
             ..minimal()
         };
         let settings = Settings::from_flags(&flags).expect("valid");
-        assert_eq!(settings.group, "eu-currency-tier");
+        assert_eq!(settings.group.name(), "eu-currency-tier");
         assert_eq!(
             settings.topics(),
             ["crm.public.purchase_ledger", "crm.public.wallet_ledger"]
         );
+    }
+
+    #[test]
+    fn only_a_subset_may_choose_where_it_starts_and_only_the_absent_can_be_dropped() {
+        let some = |text: &str| Some(text.to_owned());
+        let flags = Flags {
+            start_at: some("end"),
+            drop_consumer: vec!["tier".to_owned()],
+            ..minimal()
+        };
+        let Problems(problems) = Settings::from_flags(&flags).expect_err("everybody runs");
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        let flags = Flags {
+            consumers: some("mission"),
+            ..flags
+        };
+        let settings = Settings::from_flags(&flags).expect("valid");
+        assert_eq!(settings.start_at, Some(StartAt::End));
+        assert_eq!(settings.orders.dropped, ["tier"]);
+        let flags = Flags {
+            start_at: some("yesterday"),
+            ..flags
+        };
+        assert!(Settings::from_flags(&flags).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::TrySendError;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -17,7 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::client::{Connection, consumer_config};
 use super::preflight::{self, Preflight, StartError};
 use super::rebalance::{Context, State};
+use super::seeding::{self, Group, StartAt};
 use crate::pipeline::source::{Command, Commit, Event, Failure, Handle};
+use crate::progress::Orders;
 use crate::record::{BatchBuilder, Budget, Header, Headers, RecordView, Topics, UNREADABLE_HEADERS};
 use crate::telemetry::Telemetry;
 
@@ -33,13 +35,16 @@ const ROOM_WAIT: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct Membership {
     pub connection: Connection,
-    pub group: String,
+    pub group: Group,
     pub topics: Topics,
     /// Topics that must exist besides: the dead letters.
     pub needed: Vec<String>,
     pub session_timeout_ms: u32,
     pub revoke_deadline: Duration,
-    pub accept_gap: bool,
+    /// What the operator said about gaps and about consumers that are gone.
+    pub orders: Orders,
+    /// Where a subset's group starts that the main group knows nothing of.
+    pub start_at: Option<StartAt>,
     pub budget: Budget,
     /// The most records in memory: the event queue has room for as many batches.
     pub max_records: usize,
@@ -87,10 +92,12 @@ pub fn start(
         telemetry,
         budget,
         revoke_timeout: membership.revoke_deadline + Duration::from_secs(2),
-        accept_gap: membership.accept_gap,
+        consumers: group.consumers,
+        orders: membership.orders,
+        seeds: OnceLock::new(),
         state: Mutex::new(State::default()),
     };
-    let config = consumer_config(&connection, &group, session_timeout_ms);
+    let config = consumer_config(&connection, &group.name(), session_timeout_ms);
     let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(StartError::Client)?;
     let consumer = Arc::new(consumer);
     let subscribed: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
@@ -106,6 +113,9 @@ pub fn start(
             topics: wanted,
         },
     )?;
+    let seeds = seeding::seeds(&consumer, &connection, &group, membership.start_at)?;
+    // Nobody else sets it, and nobody reads it before there is an assignment.
+    consumer.context().seeds.get_or_init(|| seeds);
     consumer.subscribe(&subscribed).map_err(StartError::Client)?;
     // At most one commit is under way; the pipeline waits for its answer before it sends the next.
     let (orders, order_rx) = std::sync::mpsc::sync_channel(1);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::pipeline::source::{Assigned, Command, Commit, Event, Handle};
+use crate::progress::{Committed, ConsumerSet, Found, Orders, Start};
 use crate::record::{BatchBuilder, Budget, Header, Headers, RecordView, TopicPartition, Topics};
 
 /// How long a member without room or records waits before it looks again, if nothing wakes it.
@@ -37,7 +38,7 @@ pub struct MemoryRecord {
 #[derive(Debug, Default)]
 struct State {
     logs: BTreeMap<TopicPartition, Vec<(i64, MemoryRecord)>>,
-    committed: BTreeMap<TopicPartition, i64>,
+    committed: BTreeMap<TopicPartition, Committed>,
     /// Answers of the next commits: a cause makes one fail.
     commit_failures: VecDeque<String>,
 }
@@ -80,10 +81,19 @@ impl MemoryLog {
         offset
     }
 
+    /// The metadata of the group's commitment.
+    #[must_use]
+    pub fn metadata(&self, place: TopicPartition) -> Option<String> {
+        self.state()
+            .committed
+            .get(&place)
+            .map(|committed| committed.metadata.clone())
+    }
+
     /// The group's committed offset.
     #[must_use]
     pub fn committed(&self, place: TopicPartition) -> Option<i64> {
-        self.state().committed.get(&place).copied()
+        self.state().committed.get(&place).map(|committed| committed.offset)
     }
 
     /// Waits until everything appended to the partition so far is committed.
@@ -109,12 +119,13 @@ impl MemoryLog {
 
     /// A new member, which owns nothing yet. It is gone when the handle is dropped.
     #[must_use]
-    pub fn join(&self, budget: Budget) -> (Handle, Member) {
+    pub fn join(&self, budget: Budget, consumers: ConsumerSet) -> (Handle, Member) {
         let (event_tx, events) = mpsc::channel(100_000);
         let (commands, command_rx) = mpsc::channel(1024);
         let (orders, order_rx) = mpsc::channel(16);
         let server = Server {
             log: self.clone(),
+            consumers,
             budget,
             events: event_tx,
             commands: command_rx,
@@ -140,11 +151,31 @@ impl MemoryLog {
             return Some(cause);
         }
         for commit in commits {
-            state.committed.insert(commit.place, commit.offset);
+            state.committed.insert(commit.place, commit.progress.clone());
         }
         drop(state);
         self.changes.send_modify(|changes| *changes += 1);
         None
+    }
+
+    /// Where a member of these consumers starts; `None` where it would have to halt.
+    fn start(&self, place: TopicPartition, consumers: ConsumerSet) -> Option<Start> {
+        let state = self.state();
+        let end = state
+            .logs
+            .get(&place)
+            .and_then(|log| log.last())
+            .map_or(0, |(offset, _)| offset + 1);
+        let committed = state.committed.get(&place).cloned();
+        let found = Found {
+            committed,
+            begin: 0,
+            end,
+        };
+        let readers = consumers.reading(self.topics.get(usize::from(place.topic))?);
+        Start::decide(&found, readers, &Orders::default())
+            .ok()
+            .map(|(start, _notices)| start)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -177,6 +208,7 @@ impl Member {
 
 struct Server {
     log: MemoryLog,
+    consumers: ConsumerSet,
     budget: Budget,
     events: mpsc::Sender<Event>,
     commands: mpsc::Receiver<Command>,
@@ -252,17 +284,15 @@ impl Server {
     async fn obey(&mut self, order: Order) {
         match order {
             Order::Assign(partitions, done) => {
-                let assigned = partitions.into_iter().map(|place| {
-                    let committed = self.log.committed(place);
-                    Assigned {
-                        place,
-                        start: committed.unwrap_or(0),
-                        committed,
-                    }
+                let assigned = partitions.into_iter().filter_map(|place| {
+                    let start = self.log.start(place, self.consumers)?;
+                    Some(Assigned { place, start })
                 });
                 let assigned: Vec<Assigned> = assigned.collect();
-                self.positions
-                    .extend(assigned.iter().map(|assigned| (assigned.place, assigned.start)));
+                let positions = assigned
+                    .iter()
+                    .map(|assigned| (assigned.place, assigned.start.position));
+                self.positions.extend(positions);
                 self.tell(Event::Assigned(assigned));
                 let _nobody_waits = done.send(());
             }

@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::client::Connection;
 use super::rebalance::Context;
 
-const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What must be there.
 #[derive(Debug)]
@@ -30,6 +30,20 @@ pub enum StartError {
              this worker to `<TOPIC_PREFIX>.dlq.<consumer>`), or check TOPIC_PREFIX",
             if topics.len() == 1 { "topic" } else { "topics" }, topics.join(", "))]
     MissingTopics { topics: Vec<String> },
+    #[error("kafka does not say how far the groups are: {0}. Start again")]
+    LookUp(#[source] KafkaError),
+    #[error("group {group} has committed nothing for {}, and group {main} does not say how far its consumers are there: give \
+             --start-at begin, end, or a time like 2026-11-20T00:00:00Z", partitions.join(", "))]
+    Unseeded {
+        group: String,
+        main: String,
+        partitions: Vec<String>,
+    },
+    #[error(
+        "group {group} cannot start: group {rival} runs one of its consumers, and is ahead of it. Run that group; or, to \
+             move back, stop it, reset {group} to its offsets (kafka-consumer-groups --reset-offsets) and delete {rival}"
+    )]
+    WorksElsewhere { group: String, rival: String },
     #[error("the polling thread cannot be started: {0}")]
     Thread(#[source] std::io::Error),
 }

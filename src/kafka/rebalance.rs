@@ -4,7 +4,7 @@
 //! the open batch goes out before a revocation.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -17,12 +17,11 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc, oneshot};
 
 use super::client::log;
+use super::lookup::{LookedUp, look_up};
 use crate::pipeline::source::{Assigned, Commit, Event, Failure};
+use crate::progress::{ConsumerSet, Found, Halt, Notice, Orders, Start};
 use crate::record::{BatchBuilder, Budget, TopicPartition, Topics};
 use crate::telemetry::Telemetry;
-
-/// How long a look-up of committed offsets or of a log's ends may take, inside a rebalance.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct Context {
     pub(super) topics: Topics,
@@ -32,8 +31,11 @@ pub(super) struct Context {
     pub(super) budget: Budget,
     /// How long a revocation waits for the pipeline: its own deadline and a little more.
     pub(super) revoke_timeout: Duration,
-    /// Start again where the log begins when the committed offset lies outside of it.
-    pub(super) accept_gap: bool,
+    /// The consumers that run in this process.
+    pub(super) consumers: ConsumerSet,
+    pub(super) orders: Orders,
+    /// Where partitions start that the group has not committed yet, other than at their log's begin.
+    pub(super) seeds: OnceLock<BTreeMap<TopicPartition, Start>>,
     pub(super) state: Mutex<State>,
 }
 
@@ -91,9 +93,13 @@ impl Context {
         let mut list = TopicPartitionList::new();
         for commit in commits {
             if let Some(topic) = self.topics.get(usize::from(commit.place.topic)) {
-                let added = list.add_partition_offset(topic, commit.place.partition, Offset::Offset(commit.offset));
+                let partition = commit.place.partition;
+                let added = list.add_partition_offset(topic, partition, Offset::Offset(commit.progress.offset));
                 if let Err(error) = added {
                     tracing::error!(%error, ?commit, "offset cannot be committed");
+                }
+                if let Some(mut element) = list.find_partition(topic, partition) {
+                    element.set_metadata(&commit.progress.metadata);
                 }
             }
         }
@@ -120,57 +126,27 @@ impl Context {
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
         let mut starts = TopicPartitionList::new();
         let (mut assigned, mut halted) = (Vec::new(), BTreeSet::new());
-        let committed = consumer.committed_offsets(list.clone(), LOOKUP_TIMEOUT)?;
-        for element in committed.elements() {
-            let (topic, partition) = (element.topic(), element.partition());
-            let Some(place) = self.place(topic, partition) else {
+        for LookedUp {
+            topic,
+            partition,
+            found,
+        } in look_up(consumer, list)?
+        {
+            let Some(place) = self.place(&topic, partition) else {
                 continue;
             };
-            // An unreadable commitment is not a missing one: starting at the begin would be a rewind.
-            element.error()?;
-            let (begin, end) = consumer.fetch_watermarks(topic, partition, LOOKUP_TIMEOUT)?;
-            let committed = match element.offset() {
-                Offset::Offset(offset) => Some(offset),
-                _ => None,
-            };
-            let start = match committed {
-                None => begin,
-                Some(offset) if (begin..=end).contains(&offset) => offset,
-                Some(offset) if self.accept_gap => {
-                    tracing::warn!(
-                        topic,
-                        partition,
-                        offset,
-                        begin,
-                        end,
-                        "gap accepted: starting at the log's begin"
-                    );
-                    begin
+            match self.start(place, &topic, &found) {
+                Ok(start) => {
+                    starts.add_partition_offset(&topic, partition, Offset::Offset(start.position))?;
+                    assigned.push(Assigned { place, start });
                 }
-                Some(offset) => {
-                    tracing::error!(
-                        topic,
-                        partition,
-                        committed = offset,
-                        begin,
-                        end,
-                        "partition halted: the committed offset lies outside the log, records are missing. \
-                         Reconcile that time, then start with --accept-gap to go on at the log's begin"
-                    );
-                    halted.insert(place);
+                Err(halt) => {
+                    tracing::error!(topic, partition, reason = %halt, "partition halted");
                     // A fetch may leave before the pause below takes hold. From a position outside of the log it would
                     // fail, and end the process; from the end it brings nothing that the pipeline would take.
-                    end
+                    starts.add_partition_offset(&topic, partition, Offset::Offset(found.end))?;
+                    halted.insert(place);
                 }
-            };
-            starts.add_partition_offset(topic, partition, Offset::Offset(start))?;
-            if !halted.contains(&place) {
-                let committed = committed.filter(|offset| *offset == start);
-                assigned.push(Assigned {
-                    place,
-                    start,
-                    committed,
-                });
             }
         }
         match consumer.rebalance_protocol() {
@@ -197,6 +173,23 @@ impl Context {
         );
         self.tell(Event::Assigned(assigned));
         Ok(())
+    }
+
+    fn start(&self, place: TopicPartition, topic: &str, found: &Found) -> Result<Start, Halt> {
+        if let (None, Some(seed)) = (&found.committed, self.seeds.get().and_then(|seeds| seeds.get(&place))) {
+            return Ok(seed.clone());
+        }
+        let (start, notices) = Start::decide(found, self.consumers.reading(topic), &self.orders)?;
+        let partition = place.partition;
+        for notice in notices {
+            match notice {
+                Notice::New(_) | Notice::Absent { .. } => tracing::info!(topic, partition, "{notice}"),
+                Notice::Ignored(_) | Notice::Dropped { .. } | Notice::GapAccepted { .. } => {
+                    tracing::warn!(topic, partition, "{notice}");
+                }
+            }
+        }
+        Ok(start)
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {

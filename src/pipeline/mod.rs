@@ -39,7 +39,7 @@ use crate::telemetry::{ConsumerStatus, Status};
 use intake::{Intake, Lanes};
 use item::Finished;
 use lane::Lane;
-use partitions::Partitions;
+use partitions::{Absence, Partitions};
 use shared::Shared;
 use source::{Command, Event, Failure, Handle};
 
@@ -159,7 +159,7 @@ impl Pipeline {
         let (undertaker, letters) = mpsc::channel(options.max_records);
         let readers: ConsumerSet = options.consumers.iter().map(|(consumer, _)| *consumer).collect();
         workers.spawn(undertaker::run(letters, finished_tx, Arc::clone(&shared), readers));
-        let partitions = Partitions::read_by(readers);
+        let partitions = Partitions::none();
         let intake = Intake {
             decoder: Decoder::default(),
             decimals: options.decimals,
@@ -185,7 +185,7 @@ impl Pipeline {
         match event {
             Event::Assigned(assigned) => {
                 self.joined = true;
-                self.partitions.assign(&assigned);
+                self.partitions.assign(assigned);
             }
             // Once a shutdown has begun nothing new is begun; what is not received is not committed.
             Event::Batch(_) if self.draining.is_some() => {}
@@ -216,7 +216,7 @@ impl Pipeline {
                 });
             }
             Event::Committed { offsets, error } => {
-                self.partitions.committed(&offsets, error.is_none());
+                self.partitions.committed(offsets, error.is_none());
                 self.shared.ports.telemetry.committed(error.is_none());
                 if let Some(error) = error {
                     tracing::warn!(error, "commit failed; it is repeated");
@@ -250,9 +250,24 @@ impl Pipeline {
         // While a revocation waits, its own commit is about to come: one behind the other never goes backwards.
         if self.revoking.is_none() {
             let commits = self.partitions.begin_commit();
-            if !commits.is_empty() && self.source.commands.try_send(Command::Commit(commits.clone())).is_err() {
-                self.partitions.committed(&commits, false);
+            if !commits.is_empty() && self.source.commands.try_send(Command::Commit(commits)).is_err() {
+                self.partitions.committed(Vec::new(), false);
             }
+        }
+        for Absence { place, held_by } in self.partitions.long_absences() {
+            let topic = self
+                .source
+                .topics
+                .get(usize::from(place.topic))
+                .map_or("", AsRef::as_ref);
+            let partition = place.partition;
+            tracing::error!(
+                topic,
+                partition,
+                ?held_by,
+                "the committed offset waits for consumers that do not run here; \
+                             run them, or give up what they have not read with --drop-consumer"
+            );
         }
         let consumers = self.options.consumers.iter().map(|(consumer, lanes)| ConsumerStatus {
             consumer: *consumer,

@@ -3,13 +3,22 @@
 //! Takes what was received and what was finished, gives commits and pauses as data. It talks to nobody.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::item::Finished;
 use super::shared::{Epoch, Ticket};
 use super::source::{Assigned, Commit};
 use crate::consumers::Consumer;
-use crate::progress::{self, ConsumerSet};
+use crate::progress::{self, Committed, ConsumerSet, frame};
 use crate::record::TopicPartition;
+
+/// A group's offsets expire after some days without a commit (`offsets.retention.minutes`, 7 days by default), so an idle
+/// partition is committed anew once a day.
+const RECOMMIT_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// How long an absent consumer may hold the committed offset before somebody is told, and told again.
+const ABSENCE_ALARM: Duration = Duration::from_secs(600);
 
 /// How far the first unfinished record of a partition may lie behind the last received one before the partition is
 /// paused, in records; it goes on at half of that. It bounds the skew between the consumers. It does not keep a stuck
@@ -20,15 +29,18 @@ pub(super) const MAX_OUTSTANDING: usize = 10_000;
 struct Ours {
     epoch: Epoch,
     progress: progress::Partition,
-    /// The last offset Kafka confirmed; `None` until there is one.
-    committed: Option<i64>,
+    /// What Kafka last confirmed; `None` until there is something.
+    committed: Option<Committed>,
+    /// When it did, or when the partition became ours.
+    confirmed: Instant,
+    /// Since when an absent consumer holds the committed offset; begins anew with each alarm.
+    held_since: Option<Instant>,
     paused: bool,
 }
 
 /// Ordered, so that every run takes the same way through them.
 #[derive(Debug)]
 pub(super) struct Partitions {
-    readers: ConsumerSet,
     ours: BTreeMap<TopicPartition, Ours>,
     /// A commit is under way; the next waits for its answer.
     committing: bool,
@@ -44,42 +56,56 @@ pub struct PartitionStatus {
     pub outstanding: usize,
     pub paused: bool,
     pub watermarks: Vec<(Consumer, i64)>,
+    /// Consumers that do not run here and hold the committed offset, each with the next offset it needs.
+    pub held_by: Vec<(Box<str>, i64)>,
+}
+
+/// An absent consumer has held the committed offset of a partition for long.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Absence {
+    pub(super) place: TopicPartition,
+    pub(super) held_by: Vec<(Box<str>, i64)>,
 }
 
 impl Partitions {
-    pub(super) fn read_by(readers: ConsumerSet) -> Self {
+    pub(super) const fn none() -> Self {
         Self {
-            readers,
             ours: BTreeMap::new(),
             committing: false,
         }
     }
 
     /// Begins a new epoch for each.
-    pub(super) fn assign(&mut self, assigned: &[Assigned]) {
-        for partition in assigned {
-            let progress = progress::Partition::starting_at(partition.start, self.readers);
+    pub(super) fn assign(&mut self, assigned: Vec<Assigned>) {
+        for Assigned { place, start } in assigned {
             let ours = Ours {
                 epoch: Epoch::begin(),
-                progress,
-                committed: partition.committed,
+                progress: progress::Partition::starting(&start),
+                committed: start.committed,
+                confirmed: Instant::now(),
+                held_since: None,
                 paused: false,
             };
-            if let Some(before) = self.ours.insert(partition.place, ours) {
+            if let Some(before) = self.ours.insert(place, ours) {
                 before.epoch.end();
             }
         }
     }
 
-    /// Registers a received record. `None` if the partition is not ours, or the offset was received before.
-    pub(super) fn receive(&mut self, place: TopicPartition, offset: i64, pending: ConsumerSet) -> Option<Ticket> {
+    /// Registers a received record, and says who has to finish it. `None` if the partition is not ours, or the offset was
+    /// received before.
+    pub(super) fn receive(
+        &mut self,
+        place: TopicPartition,
+        offset: i64,
+        pending: ConsumerSet,
+    ) -> Option<(Ticket, ConsumerSet)> {
         let ours = self.ours.get_mut(&place)?;
         match ours.progress.receive(offset, pending) {
-            Ok(seq) => Some(Ticket {
-                place,
-                seq,
-                epoch: ours.epoch.clone(),
-            }),
+            Ok(received) => {
+                let (seq, epoch) = (received.seq, ours.epoch.clone());
+                Some((Ticket { place, seq, epoch }, received.pending))
+            }
             Err(error) => {
                 tracing::warn!(?place, %error, "record received twice in one assignment; it is in hand already");
                 None
@@ -99,38 +125,67 @@ impl Partitions {
         }
     }
 
-    /// What has moved since the last confirmed commit, unless a commit is under way.
+    /// What has moved since the last confirmed commit, or has not been committed for a day, unless a commit is under way.
     pub(super) fn begin_commit(&mut self) -> Vec<Commit> {
         if self.committing {
             return Vec::new();
         }
-        let commits = self.final_commits(None);
+        let commits = self.commits(|ours| ours.confirmed.elapsed() >= RECOMMIT_AFTER);
         self.committing = !commits.is_empty();
         commits
     }
 
-    /// The same, whatever is under way: for the last commit before these partitions go (`None`: all of them).
+    /// What has moved, whatever is under way: for the last commit before these partitions go (`None`: all of them).
     pub(super) fn final_commits(&self, leaving: Option<&[TopicPartition]>) -> Vec<Commit> {
-        let leaves = |place: &TopicPartition| leaving.is_none_or(|leaving| leaving.contains(place));
-        let moved = |ours: &Ours| ours.committed != Some(ours.progress.committable());
-        let ours = self.ours.iter().filter(|(place, ours)| leaves(place) && moved(ours));
-        ours.map(|(place, ours)| Commit {
-            place: *place,
-            offset: ours.progress.committable(),
-        })
-        .collect()
+        let mut commits = self.commits(|_| false);
+        commits.retain(|commit| leaving.is_none_or(|leaving| leaving.contains(&commit.place)));
+        commits
+    }
+
+    /// What differs from what is committed, and what is to be committed all the same.
+    fn commits(&self, all_the_same: impl Fn(&Ours) -> bool) -> Vec<Commit> {
+        let mut commits = Vec::new();
+        for (place, ours) in &self.ours {
+            let progress = Committed {
+                offset: ours.progress.committable(),
+                metadata: frame::write(&ours.progress.watermarks()),
+            };
+            if ours.committed.as_ref() != Some(&progress) || all_the_same(ours) {
+                commits.push(Commit {
+                    place: *place,
+                    progress,
+                });
+            }
+        }
+        commits
     }
 
     /// The answer to a commit.
-    pub(super) fn committed(&mut self, offsets: &[Commit], confirmed: bool) {
+    pub(super) fn committed(&mut self, commits: Vec<Commit>, confirmed: bool) {
         self.committing = false;
-        for commit in offsets {
+        for commit in commits {
             if let Some(ours) = self.ours.get_mut(&commit.place)
                 && confirmed
             {
-                ours.committed = ours.committed.max(Some(commit.offset));
+                ours.committed = Some(commit.progress);
+                ours.confirmed = Instant::now();
             }
         }
+    }
+
+    /// Partitions that an absent consumer has held for ten minutes, and for ten more since that was last said.
+    pub(super) fn long_absences(&mut self) -> Vec<Absence> {
+        let mut absences = Vec::new();
+        for (place, ours) in &mut self.ours {
+            let held_by = held_by(&ours.progress);
+            if held_by.is_empty() {
+                ours.held_since = None;
+            } else if ours.held_since.get_or_insert_with(Instant::now).elapsed() >= ABSENCE_ALARM {
+                ours.held_since = Some(Instant::now());
+                absences.push(Absence { place: *place, held_by });
+            }
+        }
+        absences
     }
 
     /// Ends the epochs of these partitions and forgets them.
@@ -171,16 +226,25 @@ impl Partitions {
     pub(super) fn status(&self) -> Vec<PartitionStatus> {
         let status = |(place, ours): (&TopicPartition, &Ours)| PartitionStatus {
             place: *place,
-            committed: ours.committed,
+            committed: ours.committed.as_ref().map(|committed| committed.offset),
             position: ours.progress.position(),
             outstanding: ours.progress.outstanding(),
             paused: ours.paused,
-            watermarks: self
-                .readers
+            watermarks: ours
+                .progress
+                .readers()
                 .iter()
                 .map(|reader| (reader, ours.progress.watermark(reader)))
                 .collect(),
+            held_by: held_by(&ours.progress),
         };
         self.ours.iter().map(status).collect()
     }
+}
+
+fn held_by(progress: &progress::Partition) -> Vec<(Box<str>, i64)> {
+    progress
+        .held_by()
+        .map(|(name, watermark)| (name.into(), watermark))
+        .collect()
 }

@@ -6,6 +6,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::progress::{Committed, Start};
 use crate::record::{Batch, TopicPartition, Topics};
 
 /// The pipeline's end.
@@ -38,20 +39,18 @@ pub enum Event {
 }
 
 /// A partition that is ours from now on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assigned {
     pub place: TopicPartition,
-    /// The next offset that will be delivered.
-    pub start: i64,
-    /// The committed offset; `None` if there was none, and the log's begin is the start.
-    pub committed: Option<i64>,
+    pub start: Start,
 }
 
-/// A position to commit: the next offset to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A position to commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     pub place: TopicPartition,
-    pub offset: i64,
+    /// The next offset to read, and the frame with everybody's watermarks.
+    pub progress: Committed,
 }
 
 /// What the pipeline wants.

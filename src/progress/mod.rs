@@ -5,7 +5,12 @@
 //! is the least watermark. Positions come from the offsets received, never from arithmetic: Kafka's offsets have gaps
 //! (transaction markers, compaction). A failure is simply "not finished": it holds, and no later success passes it.
 //!
+//! [`frame`] is how watermarks travel in the commit metadata, [`Start`] what a new owner makes of them.
+//!
 //! It never talks to Kafka and never forgets an unfinished record.
+
+pub mod frame;
+mod start;
 
 #[cfg(test)]
 mod tests;
@@ -13,6 +18,10 @@ mod tests;
 use std::collections::VecDeque;
 
 use crate::consumers::Consumer;
+use crate::rows::Table;
+use frame::Watermarks;
+
+pub use start::{Committed, Found, Halt, Notice, Orders, Start};
 
 /// A set of consumers, one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,9 +50,23 @@ impl ConsumerSet {
         self.0 == 0
     }
 
+    /// Those of them that read this topic. A topic that is not called after a table may hold anything: all of them.
+    #[must_use]
+    pub fn reading(self, topic: &str) -> Self {
+        match topic.rsplit('.').next().and_then(Table::from_name) {
+            Some(table) => self.iter().filter(|consumer| consumer.reads(table)).collect(),
+            None => self,
+        }
+    }
+
     #[must_use]
     pub const fn minus(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// Every set there is but the empty one.
+    pub fn subsets() -> impl Iterator<Item = Self> {
+        (1..1 << Consumer::ALL.len()).map(Self)
     }
 
     pub fn iter(self) -> impl Iterator<Item = Consumer> {
@@ -71,11 +94,23 @@ pub struct OutOfOrder {
     pub position: i64,
 }
 
+/// What became of a received record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    pub seq: Seq,
+    /// Who has to finish it: without those that have, by the watermarks at the start.
+    pub pending: ConsumerSet,
+}
+
 /// The progress of one partition under one assignment.
 #[derive(Debug)]
 pub struct Partition {
-    /// The consumers that read this partition's topic.
+    /// The consumers whose watermarks are kept: those that read this partition's topic.
     readers: ConsumerSet,
+    /// For each consumer, the watermark at the start: everything below is known to be done.
+    floors: [i64; Consumer::ALL.len()],
+    /// Watermarks of consumers that do not run here. They hold the committable position.
+    absent: Watermarks,
     /// Received and not finished by all, plus finished ones behind an unfinished one; in order of receipt.
     entries: VecDeque<Entry>,
     /// The sequence number of the first entry.
@@ -93,15 +128,22 @@ struct Entry {
 }
 
 impl Partition {
-    /// `start` is the next offset to read: the committed offset, or the log's begin.
     #[must_use]
-    pub fn starting_at(start: i64, readers: ConsumerSet) -> Self {
+    pub fn starting(start: &Start) -> Self {
+        let mut floors = [0; Consumer::ALL.len()];
+        for (consumer, watermark) in &start.watermarks {
+            if let Some(floor) = floors.get_mut(consumer.index()) {
+                *floor = *watermark;
+            }
+        }
         Self {
-            readers,
+            readers: start.watermarks.keys().copied().collect(),
+            floors,
+            absent: start.absent.clone(),
             entries: VecDeque::new(),
             base: 0,
             fronts: [0; Consumer::ALL.len()],
-            position: start,
+            position: start.position,
         }
     }
 
@@ -109,18 +151,29 @@ impl Partition {
     ///
     /// # Errors
     /// When the offset lies below one received before.
-    pub fn receive(&mut self, offset: i64, pending: ConsumerSet) -> Result<Seq, OutOfOrder> {
-        if offset < self.position {
+    pub fn receive(&mut self, offset: i64, pending: ConsumerSet) -> Result<Received, OutOfOrder> {
+        let is_first = self.base == 0 && self.entries.is_empty();
+        if offset < self.position && is_first {
+            // The log was cut short behind our back: what we know about it does not hold for what it holds now.
+            self.floors = [0; Consumer::ALL.len()];
+            for watermark in self.absent.values_mut() {
+                *watermark = offset.min(*watermark);
+            }
+        } else if offset < self.position {
             return Err(OutOfOrder {
                 offset,
                 position: self.position,
             });
         }
-        let seq = self.base.saturating_add(self.entries.len() as u64);
+        let pending = pending
+            .iter()
+            .filter(|consumer| self.floor(*consumer) <= offset)
+            .collect();
+        let seq = Seq(self.base.saturating_add(self.entries.len() as u64));
         self.entries.push_back(Entry { offset, pending });
         self.position = offset.saturating_add(1);
         self.advance();
-        Ok(Seq(seq))
+        Ok(Received { seq, pending })
     }
 
     /// Marks a record finished for these consumers. Finishing twice is harmless.
@@ -150,13 +203,45 @@ impl Partition {
             .unwrap_or(self.base)
             .max(self.base);
         let index = usize::try_from(front.saturating_sub(self.base)).unwrap_or(usize::MAX);
-        self.entries.get(index).map_or(self.position, |entry| entry.offset)
+        let reached = self.entries.get(index).map_or(self.position, |entry| entry.offset);
+        reached.max(self.floor(consumer))
     }
 
-    /// The next offset to read that may be committed: the least watermark of the readers.
+    /// The next offset to read that may be committed: the least watermark, of absent consumers as well.
     #[must_use]
     pub fn committable(&self) -> i64 {
+        let ours = self.done_here();
+        self.absent
+            .values()
+            .copied()
+            .min()
+            .map_or(ours, |theirs| theirs.min(ours))
+    }
+
+    /// Absent consumers that hold the committable position back, and where.
+    pub fn held_by(&self) -> impl Iterator<Item = (&str, i64)> {
+        let ours = self.done_here();
+        let behind = self.absent.iter().filter(move |(_, watermark)| **watermark < ours);
+        behind.map(|(name, watermark)| (name.as_ref(), *watermark))
+    }
+
+    /// Every watermark there is, for the commit metadata.
+    #[must_use]
+    pub fn watermarks(&self) -> Watermarks {
+        let ours = self
+            .readers
+            .iter()
+            .map(|reader| (reader.name().into(), self.watermark(reader)));
+        self.absent.clone().into_iter().chain(ours).collect()
+    }
+
+    /// The first offset that somebody here has not finished.
+    fn done_here(&self) -> i64 {
         self.entries.front().map_or(self.position, |entry| entry.offset)
+    }
+
+    fn floor(&self, consumer: Consumer) -> i64 {
+        self.floors.get(consumer.index()).copied().unwrap_or(0)
     }
 
     /// The next offset to receive.

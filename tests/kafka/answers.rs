@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crm_event_processors::clock::SystemClock;
+use crm_event_processors::consumers::Consumer;
 use crm_event_processors::kafka::embedded::{EmbeddedKafka, Feed};
-use crm_event_processors::kafka::{self, Membership};
+use crm_event_processors::kafka::{self, Group, Membership};
 use crm_event_processors::pipeline::source::{Command, Commit, Event, Handle};
+use crm_event_processors::progress::{Committed, Orders};
 use crm_event_processors::record::{Budget, TopicPartition};
 use crm_event_processors::telemetry::Telemetry;
 
@@ -37,12 +39,17 @@ async fn every_commit_is_answered_and_reaches_the_group() {
     }
     let membership = Membership {
         connection: kafka.connection(),
-        group: "group".to_owned(),
+        group: Group {
+            main: "group".to_owned(),
+            is_subset: false,
+            consumers: Consumer::ALL.into_iter().collect(),
+        },
         topics: [TOPIC.into()].into(),
         needed: Vec::new(),
         session_timeout_ms: 6000,
         revoke_deadline: Duration::from_secs(1),
-        accept_gap: false,
+        orders: Orders::default(),
+        start_at: None,
         budget: Budget::new(100, 1_000_000),
         max_records: 100,
     };
@@ -52,7 +59,11 @@ async fn every_commit_is_answered_and_reaches_the_group() {
     let (mut handle, source) = started.expect("no panic").expect("joins");
     while !matches!(next(&mut handle).await, Event::Batch(_)) {}
     for offset in 1..=3 {
-        let commits = vec![Commit { place: PLACE, offset }];
+        let progress = Committed {
+            offset,
+            metadata: String::new(),
+        };
+        let commits = vec![Commit { place: PLACE, progress }];
         handle
             .commands
             .send(Command::Commit(commits.clone()))

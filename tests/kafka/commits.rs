@@ -1,8 +1,10 @@
 //! Commits that fail, and brokers that go away: the worker goes on by itself.
 
-use crm_event_processors::kafka::{Membership, Source};
+use crm_event_processors::consumers::Consumer;
+use crm_event_processors::kafka::{Group, Membership, Source};
 use crm_event_processors::pipeline::Exit;
 use crm_event_processors::pipeline::source::{Command, Commit, Event, Failure, Handle};
+use crm_event_processors::progress::Committed;
 use crm_event_processors::telemetry::Status;
 use futures::future::join_all;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -97,7 +99,11 @@ async fn a_group_that_refuses_us_ends_the_worker_with_what_to_grant() {
 /// A member of a group of its own, with the cluster's purchases assigned to it.
 async fn assigned(cluster: &Cluster, group: String) -> (Handle, Source) {
     let alone = Membership {
-        group,
+        group: Group {
+            main: group,
+            is_subset: false,
+            consumers: Consumer::ALL.into_iter().collect(),
+        },
         topics: [TOPICS[0].into()].into(),
         ..membership(cluster.connection())
     };
@@ -119,7 +125,10 @@ async fn the_last_commit_is_never_undone_by_the_one_before_it() {
         let commit = |offset| {
             vec![Commit {
                 place: purchases(0),
-                offset,
+                progress: Committed {
+                    offset,
+                    metadata: String::new(),
+                },
             }]
         };
         let (reply, answer) = oneshot::channel();

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crm_event_processors::pipeline::Exit;
+use crm_event_processors::progress::Orders;
 use crm_event_processors::telemetry::http;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
@@ -51,7 +52,10 @@ async fn a_commitment_outside_the_log_halts_its_partition_until_the_gap_is_accep
     assert_eq!(world.committed(purchases(0)), Some(BEYOND_THE_END), "left as it was");
 
     let start = Start {
-        accept_gap: true,
+        orders: Orders {
+            accept_gap: true,
+            dropped: Vec::new(),
+        },
         ..Start::default()
     };
     let worker = world.worker_with(start).await;

@@ -13,10 +13,11 @@ use crm_event_processors::dedupe::memory::{MemoryDedupe, MemoryStore};
 use crm_event_processors::faults::Gate;
 use crm_event_processors::inngest::memory::{Fault, MemoryDeliver};
 use crm_event_processors::inngest::recorded::Recorded;
-use crm_event_processors::kafka::{self, Connection, Membership, Source, StartError};
+use crm_event_processors::kafka::{self, Connection, Group, Membership, Source, StartAt, StartError};
 use crm_event_processors::loyalty::{DEMO_PROGRAM, Programs};
 use crm_event_processors::pipeline::source::Handle;
 use crm_event_processors::pipeline::{self, Exit, Options, Ports, Randomness};
+use crm_event_processors::progress::Orders;
 use crm_event_processors::record::Budget;
 use crm_event_processors::telemetry::{Status, Telemetry};
 use tokio::task::JoinHandle;
@@ -36,7 +37,10 @@ pub(super) struct World {
 /// How a worker is started.
 #[derive(Debug, Clone)]
 pub(super) struct Start {
-    pub(super) accept_gap: bool,
+    pub(super) consumers: Vec<Consumer>,
+    pub(super) is_subset: bool,
+    pub(super) orders: Orders,
+    pub(super) start_at: Option<StartAt>,
     pub(super) max_records: usize,
     pub(super) commit_interval: Duration,
     pub(super) revoke_deadline: Duration,
@@ -55,7 +59,10 @@ pub(super) struct Worker {
 impl Default for Start {
     fn default() -> Self {
         Self {
-            accept_gap: false,
+            consumers: Consumer::ALL.to_vec(),
+            is_subset: false,
+            orders: Orders::default(),
+            start_at: None,
             max_records: 1000,
             commit_interval: Duration::from_millis(100),
             revoke_deadline: Duration::from_secs(3),
@@ -110,14 +117,16 @@ impl World {
         let budget = Budget::new(start.max_records, 50_000_000);
         let membership = Membership {
             revoke_deadline: start.revoke_deadline,
-            accept_gap: start.accept_gap,
+            group: group(&start.consumers, start.is_subset),
+            orders: start.orders,
+            start_at: start.start_at,
             budget: budget.clone(),
             max_records: start.max_records,
             ..membership(self.connection())
         };
         let (handle, source) = join(membership, telemetry.clone()).await.expect("joins");
         let options = Options {
-            consumers: Consumer::ALL.map(|consumer| (consumer, 2)).to_vec(),
+            consumers: start.consumers.iter().map(|consumer| (*consumer, 2)).collect(),
             decimals: DecimalMode::Text,
             commit_interval: start.commit_interval,
             revoke_deadline: start.revoke_deadline,
@@ -208,16 +217,25 @@ fn clock() -> Arc<TokioClock> {
     Arc::new(TokioClock::starting_at(now))
 }
 
+fn group(consumers: &[Consumer], is_subset: bool) -> Group {
+    Group {
+        main: GROUP.to_owned(),
+        is_subset,
+        consumers: consumers.iter().copied().collect(),
+    }
+}
+
 /// A member of the group that needs everything a worker needs.
 pub(super) fn membership(connection: Connection) -> Membership {
     Membership {
         connection,
-        group: GROUP.to_owned(),
+        group: group(&Consumer::ALL, false),
         topics: TOPICS.map(Box::from).into(),
         needed: Queue::ALL.map(|queue| queue.topic("crm")).to_vec(),
         session_timeout_ms: 6000,
         revoke_deadline: Duration::from_secs(3),
-        accept_gap: false,
+        orders: Orders::default(),
+        start_at: None,
         budget: Budget::new(1000, 1_000_000),
         max_records: 1000,
     }

@@ -85,7 +85,10 @@ impl World {
             telemetry: telemetry.clone(),
         };
         let max_records = 1000;
-        let (handle, member) = self.log.join(Budget::new(max_records, 10_000_000));
+        let (handle, member) = self.log.join(
+            Budget::new(max_records, 10_000_000),
+            consumers.iter().copied().collect(),
+        );
         let shutdown = CancellationToken::new();
         let options = Options {
             consumers: consumers

@@ -15,6 +15,7 @@ use crate::consumers::Consumer;
 use crate::dedupe::{Claim, ClaimKey, Dedupe, DedupeError};
 use crate::inngest::{Answer, Deliver, EventBatch, Limits};
 use crate::pipeline::source::{Command, Commit, Event, Handle};
+use crate::progress::Committed;
 use crate::record::{Batch, TopicPartition};
 
 /// How the worker is broken.
@@ -96,7 +97,7 @@ impl Early {
     fn answered(&mut self, offsets: &[Commit], confirmed: bool) {
         self.under_way = false;
         for commit in offsets.iter().filter(|_| !confirmed) {
-            self.note(commit.place, commit.offset);
+            self.note(commit.place, commit.progress.offset);
         }
     }
 
@@ -106,7 +107,14 @@ impl Early {
         }
         self.under_way = true;
         let positions = std::mem::take(&mut self.uncommitted).into_iter();
-        Some(positions.map(|(place, offset)| Commit { place, offset }).collect())
+        let commit = |(place, offset)| Commit {
+            place,
+            progress: Committed {
+                offset,
+                metadata: String::new(),
+            },
+        };
+        Some(positions.map(commit).collect())
     }
 
     fn note(&mut self, place: TopicPartition, position: i64) {

@@ -22,8 +22,9 @@ use crate::debezium::DecimalMode;
 use crate::dedupe::memory::MemoryStore;
 use crate::dedupe::{Dedupe, MemoryDedupe};
 use crate::inngest::{Deliver, Endpoint, HttpDeliver, HttpSettings};
-use crate::kafka::{self, Connection, Membership};
+use crate::kafka::{self, Connection, Group, Membership};
 use crate::pipeline::{self, Exit, Ports, Randomness};
+use crate::progress::Orders;
 use crate::record::{Budget, Topics};
 use crate::rows::Table;
 use crate::telemetry::Telemetry;
@@ -85,12 +86,17 @@ impl Employer {
         };
         let membership = Membership {
             connection: self.connection.clone(),
-            group: GROUP.to_owned(),
+            group: Group {
+                main: GROUP.to_owned(),
+                is_subset: false,
+                consumers: self.consumers.iter().copied().collect(),
+            },
             topics: self.topics(),
             needed: Queue::ALL.iter().map(|queue| queue.topic(PREFIX)).collect(),
             session_timeout_ms: SESSION_TIMEOUT_MS,
             revoke_deadline: REVOKE_DEADLINE,
-            accept_gap: false,
+            orders: Orders::default(),
+            start_at: None,
             budget: Budget::new(MAX_RECORDS, MAX_BYTES),
             max_records: MAX_RECORDS,
         };

@@ -1,0 +1,77 @@
+//! Questions to the brokers about partitions: what a group has committed, where a log begins and ends.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+
+use crate::progress::{Committed, Found};
+
+/// How long one look-up may take. The client repeats what fails in passing.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One partition and what Kafka says about it.
+#[derive(Debug)]
+pub(super) struct LookedUp {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pub(super) found: Found,
+}
+
+/// Commitments of the consumer's group and the ends of the logs, three requests for all partitions together.
+pub(super) fn look_up<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: &TopicPartitionList,
+) -> KafkaResult<Vec<LookedUp>> {
+    let commitments = consumer.committed_offsets(list.clone(), TIMEOUT)?;
+    let begins = positions(consumer, list, Offset::Beginning)?;
+    let ends = positions(consumer, list, Offset::End)?;
+    let mut looked_up = Vec::new();
+    for element in commitments.elements() {
+        // An unreadable commitment is not a missing one: starting at the begin would be a rewind.
+        element.error()?;
+        let (topic, partition) = (element.topic().to_owned(), element.partition());
+        let found = Found {
+            committed: committed(&element),
+            begin: position(&begins, &topic, partition)?,
+            end: position(&ends, &topic, partition)?,
+        };
+        looked_up.push(LookedUp {
+            topic,
+            partition,
+            found,
+        });
+    }
+    Ok(looked_up)
+}
+
+/// Where a log begins or ends, or where the records of a time begin: one request to each broker.
+pub(super) fn positions<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: &TopicPartitionList,
+    at: Offset,
+) -> KafkaResult<TopicPartitionList> {
+    let mut wanted = list.clone();
+    wanted.set_all_offsets(at)?;
+    consumer.offsets_for_times(wanted, TIMEOUT)
+}
+
+fn position(list: &TopicPartitionList, topic: &str, partition: i32) -> KafkaResult<i64> {
+    let Some(element) = list.find_partition(topic, partition) else {
+        return Ok(0);
+    };
+    element.error()?;
+    Ok(element.offset().to_raw().unwrap_or(0))
+}
+
+fn committed(element: &TopicPartitionListElem<'_>) -> Option<Committed> {
+    let Offset::Offset(offset) = element.offset() else {
+        return None;
+    };
+    // The client library panics on metadata that is not UTF-8. Whatever it is, it is no frame.
+    let metadata = catch_unwind(AssertUnwindSafe(|| element.metadata().to_owned()));
+    let metadata = metadata.unwrap_or_else(|_panic| "not UTF-8".to_owned());
+    Some(Committed { offset, metadata })
+}

@@ -1,0 +1,208 @@
+//! Before joining: where a group starts that has committed nothing yet, and whether its consumers work elsewhere.
+//!
+//! A subset of the consumers runs in a group of its own, `<main>-<names>`, and goes on where the main group's metadata says
+//! that its consumers are. A consumer has its progress in one group only: whoever finds it in another one is refused,
+//! because its own is out of date by then.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::client::{Connection, Logging};
+use super::lookup::{LookedUp, look_up, positions};
+use super::preflight::{METADATA_TIMEOUT, StartError};
+use super::rebalance::Context;
+use crate::consumers::Consumer;
+use crate::progress::{ConsumerSet, Start};
+use crate::record::TopicPartition;
+
+/// Where a subset starts that the main group knows nothing of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    Begin,
+    End,
+    /// At the first record of this time or later.
+    Time(Timestamp),
+}
+
+/// A consumer group: the main one of all consumers, or one of a subset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The name of the main group, `CONSUMER_GROUP_ID`.
+    pub main: String,
+    /// Whether this is a subset's group.
+    pub is_subset: bool,
+    /// The consumers that run here.
+    pub consumers: ConsumerSet,
+}
+
+impl Group {
+    /// As Kafka knows it: `<main>`, or `<main>-<names>` for a subset. A subset in the main group would commit past what the
+    /// others have not read.
+    #[must_use]
+    pub fn name(&self) -> String {
+        if self.is_subset {
+            subset(&self.main, self.consumers)
+        } else {
+            self.main.clone()
+        }
+    }
+
+    /// Groups of subsets in which one of our consumers may have worked.
+    fn rivals(&self) -> Vec<String> {
+        let all = ConsumerSet::subsets().filter(|set| *set != Consumer::ALL.into_iter().collect());
+        let overlaps = |set: &ConsumerSet| self.consumers.iter().any(|consumer| set.contains(consumer));
+        let names = all.filter(overlaps).map(|set| subset(&self.main, set));
+        names.filter(|name| *name != self.name()).collect()
+    }
+}
+
+fn subset(main: &str, consumers: ConsumerSet) -> String {
+    let names: Vec<&str> = consumers.iter().map(Consumer::name).collect();
+    format!("{main}-{}", names.join("-"))
+}
+
+/// Starts of partitions that the group has not committed, other than at their log's begin.
+pub(super) fn seeds(
+    consumer: &BaseConsumer<Context>,
+    connection: &Connection,
+    group: &Group,
+    start_at: Option<StartAt>,
+) -> Result<BTreeMap<TopicPartition, Start>, StartError> {
+    let context = consumer.context();
+    let partitions = all_partitions(consumer).map_err(StartError::LookUp)?;
+    refuse_rivals(connection, group, &partitions)?;
+    if !group.is_subset {
+        return Ok(BTreeMap::new());
+    }
+    let ours = look_up(consumer, &partitions).map_err(StartError::LookUp)?;
+    let main = look_up(&client(connection, &group.main)?, &partitions).map_err(StartError::LookUp)?;
+    let chosen = match start_at.map(Offset::from) {
+        Some(at) => Some(positions(consumer, &partitions, at).map_err(StartError::LookUp)?),
+        None => None,
+    };
+    let (mut seeds, mut unseeded) = (BTreeMap::new(), Vec::new());
+    for (
+        LookedUp {
+            topic,
+            partition,
+            found,
+        },
+        main,
+    ) in ours.into_iter().zip(main)
+    {
+        let Some(place) = context.place(&topic, partition).filter(|_| found.committed.is_none()) else {
+            continue;
+        };
+        let readers = group.consumers.reading(&topic);
+        let chosen = chosen
+            .as_ref()
+            .and_then(|chosen| chosen.find_partition(&topic, partition));
+        match (Start::seeded(&main.found, readers), chosen) {
+            (Some(seed), _) => {
+                tracing::info!(topic, partition, position = seed.position, "seeded from {}", group.main);
+                seeds.insert(place, seed);
+            }
+            (None, Some(chosen)) => {
+                // No record of that time or later: the end.
+                let position = match chosen.offset() {
+                    Offset::Offset(offset) => offset,
+                    _ => found.end,
+                };
+                tracing::info!(topic, partition, position, "starting where --start-at says");
+                seeds.insert(place, Start::at(position, readers));
+            }
+            (None, None) => unseeded.push(format!("{topic}/{partition}")),
+        }
+    }
+    if unseeded.is_empty() {
+        return Ok(seeds);
+    }
+    Err(StartError::Unseeded {
+        group: group.name(),
+        main: group.main.clone(),
+        partitions: unseeded,
+    })
+}
+
+/// Refuses to start when one of our consumers has its progress in the group of a subset.
+fn refuse_rivals(connection: &Connection, group: &Group, partitions: &TopicPartitionList) -> Result<(), StartError> {
+    // Each group needs a client of its own, and may have a broker of its own: all at once.
+    let rivals = group.rivals();
+    let committed: Vec<Result<bool, StartError>> = std::thread::scope(|scope| {
+        let asking: Vec<_> = rivals
+            .iter()
+            .map(|rival| scope.spawn(|| has_committed(connection, rival, partitions)))
+            .collect();
+        let gone = |_panic| Err(StartError::LookUp(KafkaError::Canceled));
+        asking
+            .into_iter()
+            .map(|asked| asked.join().unwrap_or_else(gone))
+            .collect()
+    });
+    for (rival, committed) in rivals.into_iter().zip(committed) {
+        if committed? {
+            return Err(StartError::WorksElsewhere {
+                group: group.name(),
+                rival,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn has_committed(connection: &Connection, group: &str, partitions: &TopicPartitionList) -> Result<bool, StartError> {
+    match client(connection, group)?.committed_offsets(partitions.clone(), METADATA_TIMEOUT) {
+        Ok(committed) => Ok(committed
+            .elements()
+            .iter()
+            .any(|element| matches!(element.offset(), Offset::Offset(_)))),
+        // A group that this key may not use is none that it has used.
+        Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Ok(false),
+        Err(error) => Err(StartError::LookUp(error)),
+    }
+}
+
+/// A client that asks on behalf of a group and never joins it.
+fn client(connection: &Connection, group: &str) -> Result<BaseConsumer<Logging>, StartError> {
+    let mut config = connection.config();
+    config.set("group.id", group).set("enable.auto.commit", "false");
+    config.create_with_context(Logging).map_err(StartError::Client)
+}
+
+fn all_partitions(consumer: &BaseConsumer<Context>) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for topic in consumer.context().topics.iter() {
+        let metadata = consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            list.add_partition(topic, partition.id());
+        }
+    }
+    Ok(list)
+}
+
+impl From<StartAt> for Offset {
+    /// As a question for positions: a time is asked for by its milliseconds.
+    fn from(at: StartAt) -> Self {
+        match at {
+            StartAt::Begin => Self::Beginning,
+            StartAt::End => Self::End,
+            StartAt::Time(time) => Self::Offset(time.as_millisecond()),
+        }
+    }
+}
+
+impl std::str::FromStr for StartAt {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "begin" => Ok(Self::Begin),
+            "end" => Ok(Self::End),
+            time => time.parse().map(Self::Time),
+        }
+    }
+}
