@@ -25,6 +25,10 @@ pub(super) fn look_up<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     list: &TopicPartitionList,
 ) -> KafkaResult<Vec<LookedUp>> {
+    // A member may be given nothing, and the client refuses to ask about nothing.
+    if list.count() == 0 {
+        return Ok(Vec::new());
+    }
     let commitments = consumer.committed_offsets(list.clone(), TIMEOUT)?;
     let begins = positions(consumer, list, Offset::Beginning)?;
     let ends = positions(consumer, list, Offset::End)?;

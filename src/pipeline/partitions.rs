@@ -61,7 +61,7 @@ pub struct PartitionStatus {
 }
 
 /// An absent consumer has held the committed offset of a partition for long.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Absence {
     pub(super) place: TopicPartition,
     pub(super) held_by: Vec<(Box<str>, i64)>,
@@ -247,4 +247,70 @@ fn held_by(progress: &progress::Partition) -> Vec<(Box<str>, i64)> {
         .held_by()
         .map(|(name, watermark)| (name.into(), watermark))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::progress::Start;
+
+    const PLACE: TopicPartition = TopicPartition { topic: 0, partition: 0 };
+
+    fn assigned(start: Start) -> Partitions {
+        let mut partitions = Partitions::none();
+        partitions.assign(vec![Assigned { place: PLACE, start }]);
+        partitions
+    }
+
+    fn everyone() -> ConsumerSet {
+        Consumer::ALL.into_iter().collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_without_a_commitment_is_committed_at_once_and_an_idle_one_anew_once_a_day() {
+        let mut partitions = assigned(Start::at(7, everyone()));
+        let first = partitions.begin_commit();
+        assert_eq!(first.first().map(|commit| commit.progress.offset), Some(7));
+        assert_eq!(partitions.begin_commit(), [], "one is under way");
+        partitions.committed(first.clone(), true);
+        advance(RECOMMIT_AFTER - Duration::from_secs(1)).await;
+        assert_eq!(partitions.begin_commit(), []);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(partitions.begin_commit(), first, "the same again");
+        partitions.committed(first.clone(), false);
+        assert_eq!(partitions.begin_commit(), first, "until it is confirmed");
+        partitions.committed(first, true);
+        assert_eq!(partitions.begin_commit(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_that_an_absent_consumer_holds_is_told_every_ten_minutes() {
+        let mut start = Start::at(0, everyone());
+        start.absent.insert("reward".into(), 1);
+        let mut partitions = assigned(start);
+        assert_eq!(partitions.long_absences(), []);
+        advance(ABSENCE_ALARM * 2).await;
+        assert_eq!(
+            partitions.long_absences(),
+            [],
+            "it holds nothing yet: nobody here is further"
+        );
+        for offset in 0..2 {
+            let received = partitions.receive(PLACE, offset, ConsumerSet::EMPTY);
+            assert!(received.is_some());
+        }
+        assert_eq!(partitions.long_absences(), [], "it has only begun to hold");
+        let absence = Absence {
+            place: PLACE,
+            held_by: vec![("reward".into(), 1)],
+        };
+        for _ in 0..2 {
+            advance(ABSENCE_ALARM - Duration::from_secs(1)).await;
+            assert_eq!(partitions.long_absences(), []);
+            advance(Duration::from_secs(1)).await;
+            assert_eq!(partitions.long_absences(), [absence.clone()]);
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crm_event_processors::dead_letters::Queue;
 use crm_event_processors::kafka::Connection;
 use crm_event_processors::record::TopicPartition;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
@@ -43,45 +44,78 @@ pub(super) struct Raw {
     pub(super) headers: Vec<OwnHeader>,
 }
 
-/// One broker.
-pub(super) struct Cluster {
-    pub(super) mock: MockCluster<'static, DefaultProducerContext>,
+/// One broker, with topics of our own: the mock in this process, or the real one of the stack.
+pub(crate) struct Cluster {
+    mock: Option<MockCluster<'static, DefaultProducerContext>>,
+    servers: String,
+    /// Of topics and group: tests share the real broker.
+    prefix: String,
     producer: FutureProducer,
     witness: BaseConsumer,
 }
 
 impl Cluster {
-    /// All topics of ours; so many partitions of purchases, and one of everything else.
+    /// The mock: all topics of ours; so many partitions of purchases, and one of everything else.
     pub(super) fn start(partitions: i32) -> Self {
         let mock = MockCluster::new(1).expect("a cluster");
-        mock.create_topic(TOPICS[0], partitions, 1).expect("created");
-        let dead_letters = Queue::ALL.map(|queue| queue.topic("crm"));
-        for topic in TOPICS[1..]
-            .iter()
-            .copied()
-            .chain(dead_letters.iter().map(String::as_str))
-        {
-            mock.create_topic(topic, 1, 1).expect("created");
+        for (topic, partitions) in topics("crm", partitions) {
+            mock.create_topic(&topic, partitions, 1).expect("created");
         }
-        let client = |settings: &[(&str, &str)]| {
-            let mut config = ClientConfig::new();
-            config.set("bootstrap.servers", mock.bootstrap_servers());
-            for (name, value) in settings {
-                config.set(*name, *value);
-            }
-            config
-        };
-        let producer = client(&[("linger.ms", "1"), ("message.max.bytes", "2000000")]);
-        let witness = client(&[("group.id", GROUP), ("enable.auto.commit", "false")]);
+        let servers = mock.bootstrap_servers();
+        Self::with(Some(mock), servers, "crm")
+    }
+
+    /// The same on a real broker.
+    pub(crate) async fn real(servers: &str, prefix: &str, partitions: i32) -> Self {
+        let admin: AdminClient<_> = client(servers, &[]).create().expect("an admin client");
+        let topics = topics(prefix, partitions);
+        let new: Vec<NewTopic<'_>> = topics
+            .iter()
+            .map(|(topic, partitions)| NewTopic::new(topic, *partitions, TopicReplication::Fixed(1)))
+            .collect();
+        let created = admin
+            .create_topics(&new, &AdminOptions::new())
+            .await
+            .expect("an answer");
+        for topic in created {
+            topic.expect("created");
+        }
+        Self::with(None, servers.to_owned(), prefix)
+    }
+
+    fn with(mock: Option<MockCluster<'static, DefaultProducerContext>>, servers: String, prefix: &str) -> Self {
+        let producer = client(&servers, &[("linger.ms", "1"), ("message.max.bytes", "2000000")]);
+        let group = group_of(prefix);
+        let witness = client(&servers, &[("group.id", &group), ("enable.auto.commit", "false")]);
         Self {
             producer: producer.create().expect("a producer"),
             witness: witness.create().expect("a consumer"),
             mock,
+            servers,
+            prefix: prefix.to_owned(),
         }
     }
 
-    pub(super) fn connection(&self) -> Connection {
-        connection_to(&self.mock.bootstrap_servers())
+    /// The mock's levers.
+    pub(super) fn mock(&self) -> &MockCluster<'static, DefaultProducerContext> {
+        self.mock.as_ref().expect("not the real broker")
+    }
+
+    pub(crate) fn connection(&self) -> Connection {
+        connection_to(&self.servers)
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(crate) fn group(&self) -> String {
+        group_of(&self.prefix)
+    }
+
+    pub(crate) fn topic(&self, place: TopicPartition) -> String {
+        let (_prefix, rest) = TOPICS[usize::from(place.topic)].split_once('.').expect("a prefix");
+        format!("{}.{rest}", self.prefix)
     }
 
     /// A producer for a task of its own.
@@ -91,7 +125,7 @@ impl Cluster {
 
     /// Gives the record's offset.
     pub(super) async fn produce(&self, place: TopicPartition, record: &Raw) -> i64 {
-        produce(&self.producer, place, record).await
+        produce(&self.producer, &self.topic(place), place.partition, record).await
     }
 
     pub(super) async fn purchase(&self, partition: i32, id: &str, lsn: u32) -> i64 {
@@ -100,32 +134,38 @@ impl Cluster {
 
     /// What the group has committed.
     pub(super) fn committed(&self, place: TopicPartition) -> Option<i64> {
-        committed(&self.witness, place)
+        committed(&self.witness, &self.topic(place), place.partition).map(|(offset, _)| offset)
+    }
+
+    /// The metadata of the group's commitment.
+    pub(crate) fn metadata(&self, place: TopicPartition) -> Option<String> {
+        committed(&self.witness, &self.topic(place), place.partition).map(|(_, metadata)| metadata)
     }
 
     /// What another group has committed.
     pub(super) fn committed_by(&self, group: &str, place: TopicPartition) -> Option<i64> {
-        let mut witness = ClientConfig::new();
-        witness
-            .set("bootstrap.servers", self.mock.bootstrap_servers())
-            .set("group.id", group);
-        committed(&witness.create().expect("a consumer"), place)
+        let witness: BaseConsumer = client(&self.servers, &[("group.id", group)])
+            .create()
+            .expect("a consumer");
+        committed(&witness, &self.topic(place), place.partition).map(|(offset, _)| offset)
     }
 
     /// Begin and end of a log.
     pub(super) fn log(&self, place: TopicPartition) -> (i64, i64) {
-        let topic = TOPICS[usize::from(place.topic)];
         self.witness
-            .fetch_watermarks(topic, place.partition, ANSWER)
+            .fetch_watermarks(&self.topic(place), place.partition, ANSWER)
             .expect("an answer")
     }
 
     /// Commits for the group, as long as it has no members.
-    pub(super) fn commit(&self, place: TopicPartition, offset: i64) {
+    pub(super) fn commit(&self, place: TopicPartition, offset: i64, metadata: &str) {
         let mut list = TopicPartitionList::new();
-        let topic = TOPICS[usize::from(place.topic)];
-        list.add_partition_offset(topic, place.partition, Offset::Offset(offset))
+        let topic = self.topic(place);
+        list.add_partition_offset(&topic, place.partition, Offset::Offset(offset))
             .expect("an offset");
+        list.find_partition(&topic, place.partition)
+            .expect("just added")
+            .set_metadata(metadata);
         self.witness.commit(&list, CommitMode::Sync).expect("committed");
     }
 
@@ -155,9 +195,7 @@ impl Cluster {
     /// The first records of a topic with one partition, waited for.
     pub(super) fn read(&self, topic: &str, count: usize) -> Vec<Raw> {
         let mut reader = ClientConfig::new();
-        reader
-            .set("bootstrap.servers", self.mock.bootstrap_servers())
-            .set("group.id", "reader");
+        reader.set("bootstrap.servers", &self.servers).set("group.id", "reader");
         let reader: BaseConsumer = reader.create().expect("a consumer");
         let mut begin = TopicPartitionList::new();
         begin
@@ -179,17 +217,42 @@ impl Cluster {
     }
 }
 
-fn committed(witness: &BaseConsumer, place: TopicPartition) -> Option<i64> {
-    let topic = TOPICS[usize::from(place.topic)];
+/// Topics and their numbers of partitions.
+fn topics(prefix: &str, purchases: i32) -> Vec<(String, i32)> {
+    let rows = TOPICS
+        .iter()
+        .map(|topic| format!("{prefix}.{}", topic.split_once('.').expect("a prefix").1));
+    let dead_letters = Queue::ALL.map(|queue| queue.topic(prefix));
+    let names = rows.chain(dead_letters).enumerate();
+    names
+        .map(|(at, name)| (name, if at == 0 { purchases } else { 1 }))
+        .collect()
+}
+
+fn group_of(prefix: &str) -> String {
+    if prefix == "crm" {
+        GROUP.to_owned()
+    } else {
+        format!("{GROUP}-{prefix}")
+    }
+}
+
+fn client(servers: &str, settings: &[(&str, &str)]) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", servers);
+    for (name, value) in settings {
+        config.set(*name, *value);
+    }
+    config
+}
+
+fn committed(witness: &BaseConsumer, topic: &str, partition: i32) -> Option<(i64, String)> {
     let mut wanted = TopicPartitionList::new();
-    wanted.add_partition(topic, place.partition);
+    wanted.add_partition(topic, partition);
     let offsets = witness.committed_offsets(wanted, ANSWER).expect("an answer");
-    let offset = offsets
-        .find_partition(topic, place.partition)
-        .expect("asked for")
-        .offset();
-    match offset {
-        Offset::Offset(offset) => Some(offset),
+    let element = offsets.find_partition(topic, partition).expect("asked for");
+    match element.offset() {
+        Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
         _ => None,
     }
 }
@@ -204,18 +267,18 @@ pub(super) fn connection_to(servers: &str) -> Connection {
     }
 }
 
-pub(super) async fn produce(producer: &FutureProducer, place: TopicPartition, record: &Raw) -> i64 {
+pub(super) async fn produce(producer: &FutureProducer, topic: &str, partition: i32, record: &Raw) -> i64 {
     let mut headers = OwnedHeaders::new();
     for (key, value) in &record.headers {
         let value = value.as_ref();
         headers = headers.insert(Header { key, value });
     }
     let message = FutureRecord {
-        partition: Some(place.partition),
+        partition: Some(partition),
         key: record.key.as_ref(),
         payload: record.value.as_ref(),
         headers: Some(headers),
-        ..FutureRecord::to(TOPICS[usize::from(place.topic)])
+        ..FutureRecord::to(topic)
     };
     let delivered = producer.send(message, PATIENCE).await;
     delivered.map_err(|(error, _message)| error).expect("delivered").offset

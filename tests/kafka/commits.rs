@@ -37,7 +37,7 @@ async fn goes_on_after(trouble: impl AsyncFnOnce(&World)) {
 async fn a_coordinator_that_is_loading_delays_commits_and_nothing_else() {
     goes_on_after(async |world| {
         let loading = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS; 3];
-        world.mock.request_errors(RDKafkaApiKey::OffsetCommit, &loading);
+        world.mock().request_errors(RDKafkaApiKey::OffsetCommit, &loading);
     })
     .await;
 }
@@ -50,7 +50,7 @@ async fn a_refused_commit_is_made_again() {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE,
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_COMMIT_OFFSET_SIZE,
         ];
-        world.mock.request_errors(RDKafkaApiKey::OffsetCommit, &refused);
+        world.mock().request_errors(RDKafkaApiKey::OffsetCommit, &refused);
     })
     .await;
 }
@@ -59,7 +59,7 @@ async fn a_refused_commit_is_made_again() {
 async fn a_member_of_an_old_generation_joins_again_and_sends_nothing_twice() {
     goes_on_after(async |world| {
         let fenced = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION];
-        world.mock.request_errors(RDKafkaApiKey::OffsetCommit, &fenced);
+        world.mock().request_errors(RDKafkaApiKey::OffsetCommit, &fenced);
     })
     .await;
 }
@@ -71,13 +71,13 @@ async fn brokers_that_go_away_and_come_back_are_found_again() {
     let gate = world.hold_deliveries();
     let worker = world.worker().await;
     patiently("a delivery", gate.arrived()).await;
-    world.mock.broker_down(1).expect("down");
+    world.mock().broker_down(1).expect("down");
     // Finished while no commit can be made.
     gate.release();
     world.wait_for_awards(1).await;
     let finished = |status: &Status| status.partitions.iter().all(|partition| partition.outstanding == 0);
     worker.wait_until("finished without kafka", finished).await;
-    world.mock.broker_up(1).expect("up");
+    world.mock().broker_up(1).expect("up");
     world.purchase(0, "behind", 2).await;
     world.wait_committed(purchases(0), 2).await;
     assert_eq!(worker.stop().await, DRAINED);
@@ -88,7 +88,7 @@ async fn brokers_that_go_away_and_come_back_are_found_again() {
 async fn a_group_that_refuses_us_ends_the_worker_with_what_to_grant() {
     let world = World::new(1);
     let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED; 3];
-    world.mock.request_errors(RDKafkaApiKey::JoinGroup, &refused);
+    world.mock().request_errors(RDKafkaApiKey::JoinGroup, &refused);
     let exit = world.worker().await.ended().await;
     let Exit::Failed(Failure::Configuration(message)) = exit else {
         panic!("{exit:?}");
@@ -121,7 +121,7 @@ async fn the_last_commit_is_never_undone_by_the_one_before_it() {
     let members = join_all(groups.iter().map(|group| assigned(&cluster, group.clone()))).await;
     for (group, (handle, source)) in groups.iter().zip(members) {
         let loading = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS; 2];
-        cluster.mock.request_errors(RDKafkaApiKey::OffsetCommit, &loading);
+        cluster.mock().request_errors(RDKafkaApiKey::OffsetCommit, &loading);
         let commit = |offset| {
             vec![Commit {
                 place: purchases(0),

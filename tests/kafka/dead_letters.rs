@@ -121,7 +121,7 @@ async fn a_record_is_held_until_its_dead_letter_topic_can_be_written() {
         world.purchase(1, id, lsn).await;
     }
     let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 500];
-    world.mock.request_errors(RDKafkaApiKey::Produce, &refused);
+    world.mock().request_errors(RDKafkaApiKey::Produce, &refused);
     let worker = world.worker().await;
     world.wait_committed(purchases(1), 2).await;
     worker
@@ -133,7 +133,7 @@ async fn a_record_is_held_until_its_dead_letter_topic_can_be_written() {
     assert_eq!(world.committed(purchases(0)), Some(0), "its record is held");
     assert_eq!(world.len("crm.dlq.decode"), 0);
 
-    world.mock.clear_request_errors(RDKafkaApiKey::Produce);
+    world.mock().clear_request_errors(RDKafkaApiKey::Produce);
     world.wait_committed(purchases(0), 1).await;
     assert_eq!(worker.stop().await, DRAINED);
     assert_eq!(world.read("crm.dlq.decode", 1)[0].value, bad.value);
@@ -148,7 +148,7 @@ async fn a_producer_that_cannot_be_used_any_more_is_replaced() {
     };
     // To an idempotent producer this is fatal: the grant that follows would come too late for it.
     let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED];
-    world.mock.request_errors(RDKafkaApiKey::InitProducerId, &refused);
+    world.mock().request_errors(RDKafkaApiKey::InitProducerId, &refused);
     world.produce(purchases(0), &bad).await;
     let worker = world.worker().await;
     world.wait_committed(purchases(0), 1).await;
@@ -159,7 +159,7 @@ async fn a_producer_that_cannot_be_used_any_more_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_name_that_is_no_text_costs_the_headers_and_nothing_else() {
     let world = World::new(1);
-    let servers = world.mock.bootstrap_servers();
+    let servers = world.mock().bootstrap_servers();
     raw::produce(&servers, TOPICS[0], b"key", b"value", (b"\xff\xfe", b"header")).await;
     world.purchase(0, "behind-it", 1).await;
     let worker = world.worker().await;

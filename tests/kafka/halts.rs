@@ -34,7 +34,7 @@ async fn a_commitment_outside_the_log_halts_its_partition_until_the_gap_is_accep
     for (partition, id, lsn) in [(0, "behind-the-gap", 1), (1, "sound", 2)] {
         world.purchase(partition, id, lsn).await;
     }
-    world.commit(purchases(0), BEYOND_THE_END);
+    world.commit(purchases(0), BEYOND_THE_END, "");
 
     let worker = world.worker().await;
     world.wait_committed(purchases(1), 1).await;

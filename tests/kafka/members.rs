@@ -7,7 +7,7 @@ use crm_event_processors::consumers::Consumer;
 use crm_event_processors::pipeline::Exit;
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{award_id, produce, purchase, purchases};
+use super::cluster::{TOPICS, award_id, produce, purchase, purchases};
 use super::worker::{Start, World, patiently};
 
 const PARTITIONS: i32 = 4;
@@ -38,7 +38,7 @@ async fn under_load_partitions_move_to_a_second_member_and_on_when_the_first_lea
         while !stop.is_cancelled() {
             lsn += 1;
             for (partition, id) in (0..PARTITIONS).cycle().zip(IDS) {
-                produce(&producer, purchases(partition), &purchase(id, lsn)).await;
+                produce(&producer, TOPICS[0], partition, &purchase(id, lsn)).await;
             }
         }
         lsn

@@ -4,8 +4,9 @@
 //! let a second member in, so these tests wait more than they work.
 
 mod answers;
-mod cluster;
+pub(crate) mod cluster;
 mod commits;
+pub(crate) mod consumer_sets;
 mod dead_letters;
 mod halts;
 mod members;
@@ -14,4 +15,4 @@ mod pressure;
 mod raw;
 mod shutdown;
 mod starts;
-mod worker;
+pub(crate) mod worker;

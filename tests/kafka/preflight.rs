@@ -24,7 +24,7 @@ async fn missing_topics_are_named_all_at_once() {
 async fn a_topic_that_may_not_be_read_is_named_with_the_grant() {
     let cluster = Cluster::start(1);
     let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
-    cluster.mock.topic_error(TOPICS[1], refused).expect("set");
+    cluster.mock().topic_error(TOPICS[1], refused).expect("set");
     let error = join(membership(cluster.connection()), telemetry())
         .await
         .expect_err("refused");

@@ -18,7 +18,7 @@ async fn a_shutdown_without_brokers_ends_within_its_deadlines() {
     let worker = world.worker().await;
     world.wait_committed(purchases(0), 0).await;
     patiently("a delivery", gate.arrived()).await;
-    world.mock.broker_down(1).expect("down");
+    world.mock().broker_down(1).expect("down");
     gate.release();
     worker
         .wait_until("finished", |status| {
@@ -34,7 +34,7 @@ async fn a_shutdown_without_brokers_ends_within_its_deadlines() {
 
     // A process would end here. The client that this test leaves behind goes only when it is answered, and its last
     // commit may still arrive: of what was finished, and of nothing more.
-    world.mock.broker_up(1).expect("up");
+    world.mock().broker_up(1).expect("up");
     assert!(source.left(PATIENCE).await, "with brokers it leaves");
     let committed = world.committed(purchases(0));
     assert!(matches!(committed, Some(0 | 1)), "{committed:?}");

@@ -18,7 +18,7 @@ use crm_event_processors::loyalty::{DEMO_PROGRAM, Programs};
 use crm_event_processors::pipeline::source::Handle;
 use crm_event_processors::pipeline::{self, Exit, Options, Ports, Randomness};
 use crm_event_processors::progress::Orders;
-use crm_event_processors::record::Budget;
+use crm_event_processors::record::{Budget, TopicPartition};
 use crm_event_processors::telemetry::{Status, Telemetry};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::{Cluster, GROUP, NOW_MS, PATIENCE, TOPICS};
 
 /// Everything that outlives a worker.
-pub(super) struct World {
+pub(crate) struct World {
     cluster: Cluster,
     pub(super) store: MemoryStore,
     pub(super) inngest: Arc<MemoryDeliver>,
@@ -36,7 +36,7 @@ pub(super) struct World {
 
 /// How a worker is started.
 #[derive(Debug, Clone)]
-pub(super) struct Start {
+pub(crate) struct Start {
     pub(super) consumers: Vec<Consumer>,
     pub(super) is_subset: bool,
     pub(super) orders: Orders,
@@ -48,7 +48,8 @@ pub(super) struct Start {
 }
 
 /// A running worker.
-pub(super) struct Worker {
+#[derive(Debug)]
+pub(crate) struct Worker {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) budget: Budget,
     shutdown: CancellationToken,
@@ -80,10 +81,14 @@ impl Deref for World {
 }
 
 impl World {
-    /// A cluster with so many partitions of purchases.
+    /// The mock cluster with so many partitions of purchases.
     pub(super) fn new(partitions: i32) -> Self {
+        Self::on(Cluster::start(partitions))
+    }
+
+    pub(crate) fn on(cluster: Cluster) -> Self {
         Self {
-            cluster: Cluster::start(partitions),
+            cluster,
             store: MemoryStore::default(),
             inngest: Arc::default(),
             started: Cell::new(0),
@@ -95,13 +100,17 @@ impl World {
     }
 
     pub(super) async fn worker_with(&self, start: Start) -> Worker {
+        self.try_worker(start).await.expect("joins")
+    }
+
+    pub(crate) async fn try_worker(&self, start: Start) -> Result<Worker, StartError> {
         self.started.set(self.started.get() + 1);
         let clock = clock();
         let telemetry = Arc::new(Telemetry::new(clock.clone()).expect("instruments"));
         let owner = format!("worker-{}", self.started.get());
         // A short lease: the one of a worker that is gone is waited for.
         let dedupe = MemoryDedupe::shared(self.store.clone(), &owner).with_lease(Duration::from_millis(500));
-        let dead_letters = KafkaDeadLetters::new(&self.connection(), "crm", clock.clone()).expect("a producer");
+        let dead_letters = KafkaDeadLetters::new(&self.connection(), self.prefix(), clock.clone()).expect("a producer");
         let ports = Ports {
             dedupe: Arc::new(dedupe),
             deliver: self.inngest.clone(),
@@ -117,14 +126,18 @@ impl World {
         let budget = Budget::new(start.max_records, 50_000_000);
         let membership = Membership {
             revoke_deadline: start.revoke_deadline,
-            group: group(&start.consumers, start.is_subset),
+            group: group(&self.group(), &start.consumers, start.is_subset),
             orders: start.orders,
             start_at: start.start_at,
             budget: budget.clone(),
             max_records: start.max_records,
+            topics: (0..3)
+                .map(|topic| self.topic(TopicPartition { topic, partition: 0 }).into())
+                .collect(),
+            needed: Queue::ALL.map(|queue| queue.topic(self.prefix())).to_vec(),
             ..membership(self.connection())
         };
-        let (handle, source) = join(membership, telemetry.clone()).await.expect("joins");
+        let (handle, source) = join(membership, telemetry.clone()).await?;
         let options = Options {
             consumers: start.consumers.iter().map(|consumer| (*consumer, 2)).collect(),
             decimals: DecimalMode::Text,
@@ -135,13 +148,22 @@ impl World {
         };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(pipeline::run(options, handle, ports, shutdown.clone()));
-        Worker {
+        Ok(Worker {
             telemetry,
             budget,
             shutdown,
             task,
             source,
-        }
+        })
+    }
+
+    /// The ids of the accepted events of one consumer, sorted, repeats included.
+    pub(crate) fn accepted_of(&self, consumer: Consumer) -> Vec<String> {
+        let events = self.inngest.accepted().all().into_iter().map(|event| event.id);
+        let prefix = format!("{}:", consumer.name());
+        let mut ids: Vec<String> = events.filter(|id| id.starts_with(&prefix)).collect();
+        ids.sort();
+        ids
     }
 
     /// The ids of the accepted awards, in order, repeats included.
@@ -217,9 +239,9 @@ fn clock() -> Arc<TokioClock> {
     Arc::new(TokioClock::starting_at(now))
 }
 
-fn group(consumers: &[Consumer], is_subset: bool) -> Group {
+fn group(main: &str, consumers: &[Consumer], is_subset: bool) -> Group {
     Group {
-        main: GROUP.to_owned(),
+        main: main.to_owned(),
         is_subset,
         consumers: consumers.iter().copied().collect(),
     }
@@ -229,7 +251,7 @@ fn group(consumers: &[Consumer], is_subset: bool) -> Group {
 pub(super) fn membership(connection: Connection) -> Membership {
     Membership {
         connection,
-        group: group(&Consumer::ALL, false),
+        group: group(GROUP, &Consumer::ALL, false),
         topics: TOPICS.map(Box::from).into(),
         needed: Queue::ALL.map(|queue| queue.topic("crm")).to_vec(),
         session_timeout_ms: 6000,

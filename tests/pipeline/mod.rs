@@ -3,5 +3,6 @@
 mod crashes;
 mod delivery;
 mod harness;
+mod progress;
 mod rebalance;
 mod shutdown;

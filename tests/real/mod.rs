@@ -2,6 +2,7 @@
 //!
 //! What must come out is computed from the SQL and from the records in the topic, read past the code under test.
 
+mod consumer_sets;
 mod path;
 mod startup;
 mod topics;
