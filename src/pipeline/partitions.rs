@@ -310,7 +310,7 @@ mod tests {
             advance(ABSENCE_ALARM - Duration::from_secs(1)).await;
             assert_eq!(partitions.long_absences(), []);
             advance(Duration::from_secs(1)).await;
-            assert_eq!(partitions.long_absences(), [absence.clone()]);
+            assert_eq!(partitions.long_absences(), std::slice::from_ref(&absence));
         }
     }
 }
