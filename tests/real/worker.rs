@@ -113,6 +113,7 @@ impl Worker {
             // The least the broker allows: a killed member's partitions come back soon.
             ("KAFKA_SESSION_TIMEOUT_MS", "6000".to_owned()),
             ("CONSUMER_GROUP_ID", group.to_owned()),
+            ("LEDGER_EFFECTIVE_FROM", "2020-01-01T00:00:00Z".to_owned()),
             ("REDIS_URL", stack("REDIS_URL")),
             ("INNGEST_DEV", inngest.to_owned()),
             ("PROGRAM_FILE", program_file.display().to_string()),
