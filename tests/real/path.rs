@@ -270,6 +270,8 @@ async fn from_commit_to_accepted_takes_as_long_as_is_printed_here() {
     let receiver = receiver(&inbox).await;
     let mut worker = Worker::new(&run.group, &program(&run.merchant), &receiver.base_url());
     worker.set("CONSUMERS", "currency");
+    // The main group has never run.
+    worker.arguments.push("--start-at=begin");
     worker.start().await;
     // One after the other: each is a lone record. The first ones wake everything up and are not counted.
     for number in 0..60 {

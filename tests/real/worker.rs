@@ -92,6 +92,8 @@ pub(super) async fn receiver(inbox: &Arc<Inbox>) -> Receiver {
 
 /// The binary with its settings; started, killed and started again.
 pub(super) struct Worker {
+    /// Flags besides the variables.
+    pub(super) arguments: Vec<&'static str>,
     variables: Vec<(&'static str, String)>,
     log: PathBuf,
     child: Option<Child>,
@@ -122,6 +124,7 @@ impl Worker {
         ];
         Self {
             variables,
+            arguments: Vec::new(),
             log: folder.join(format!("{group}.log")),
             child: None,
         }
@@ -157,7 +160,7 @@ impl Worker {
             .open(&self.log)
             .expect("a log file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_crm-event-processors"));
-        command.arg("run").env_clear().kill_on_drop(true);
+        command.arg("run").args(&self.arguments).env_clear().kill_on_drop(true);
         command.envs(self.variables.iter().map(|(name, value)| (*name, value.as_str())));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("the binary starts"));
