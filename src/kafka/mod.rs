@@ -7,10 +7,11 @@
 mod client;
 mod consumer;
 pub mod embedded;
+mod ends;
 pub mod memory;
 mod preflight;
 mod rebalance;
 
-pub use client::{Connection, Logging, producer_config};
+pub use client::{Connection, Logging, MAX_POLL_INTERVAL, producer_config};
 pub use consumer::{Membership, Source, start};
 pub use preflight::{Preflight, StartError};

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::client::log;
 use crate::pipeline::source::{Assigned, Commit, Event, Failure};
 use crate::record::{BatchBuilder, Budget, TopicPartition, Topics};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Group, Halted, Telemetry};
 
 /// How long a look-up of committed offsets or of a log's ends may take, inside a rebalance.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,9 +43,11 @@ pub(super) struct State {
     pub(super) open: Option<BatchBuilder>,
     pub(super) assigned: BTreeSet<TopicPartition>,
     /// Not consumed until an operator decides: their committed offset lies outside the log.
-    pub(super) halted: BTreeSet<TopicPartition>,
+    pub(super) halted: BTreeMap<TopicPartition, Halted>,
     /// Paused because the pipeline asked for it.
     pub(super) held: BTreeSet<TopicPartition>,
+    /// Everything is paused until memory is free again.
+    pub(super) short_of_room: bool,
     /// Something was assigned: whatever was paused for want of room must be paused anew.
     pub(super) reassigned: bool,
     pub(super) last_error: Option<(Option<RDKafkaErrorCode>, String)>,
@@ -110,6 +112,12 @@ impl Context {
         list
     }
 
+    /// Whether memory is used up and everything is paused.
+    pub(super) fn short_of_room(&self, short: bool) {
+        self.state().short_of_room = short;
+        self.telemetry.short_of_room(short);
+    }
+
     fn places(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
         list.elements()
             .iter()
@@ -119,7 +127,7 @@ impl Context {
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
         let mut starts = TopicPartitionList::new();
-        let (mut assigned, mut halted) = (Vec::new(), BTreeSet::new());
+        let (mut assigned, mut halted) = (Vec::new(), BTreeMap::new());
         let committed = consumer.committed_offsets(list.clone(), LOOKUP_TIMEOUT)?;
         for element in committed.elements() {
             let (topic, partition) = (element.topic(), element.partition());
@@ -157,14 +165,17 @@ impl Context {
                         "partition halted: the committed offset lies outside the log, records are missing. \
                          Reconcile that time, then start with --accept-gap to go on at the log's begin"
                     );
-                    halted.insert(place);
+                    let unread_from = if offset > end { begin } else { offset };
+                    let committed = offset;
+                    halted.insert(place, Halted { committed, unread_from });
+                    self.telemetry.log_ends([(place, end)]);
                     // A fetch may leave before the pause below takes hold. From a position outside of the log it would
                     // fail, and end the process; from the end it brings nothing that the pipeline would take.
                     end
                 }
             };
             starts.add_partition_offset(topic, partition, Offset::Offset(start))?;
-            if !halted.contains(&place) {
+            if !halted.contains_key(&place) {
                 let committed = committed.filter(|offset| *offset == start);
                 assigned.push(Assigned {
                     place,
@@ -179,16 +190,16 @@ impl Context {
         }
         // A pause of an earlier assignment would survive in the client.
         consumer.resume(&self.partitions(assigned.iter().map(|assigned| &assigned.place)))?;
-        consumer.pause(&self.partitions(&halted))?;
+        consumer.pause(&self.partitions(halted.keys()))?;
         {
             let mut state = self.state();
             state.assigned.extend(assigned.iter().map(|assigned| assigned.place));
             for assigned in &assigned {
                 state.held.remove(&assigned.place);
             }
-            state.halted.extend(&halted);
+            state.halted.extend(halted.clone());
             state.reassigned = true;
-            self.telemetry.halted(state.halted.len());
+            self.telemetry.halted(state.halted.clone());
         }
         tracing::info!(
             partitions = assigned.len(),
@@ -233,7 +244,7 @@ impl Context {
                 state.held.remove(place);
                 state.halted.remove(place);
             }
-            self.telemetry.halted(state.halted.len());
+            self.telemetry.halted(state.halted.clone());
         }
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
@@ -253,17 +264,27 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let mut ends = BTreeMap::new();
+        let mut ends = Vec::new();
         for (topic, statistics) in &statistics.topics {
             for (partition, statistics) in &statistics.partitions {
                 if let Some(place) = self.place(topic, *partition)
                     && statistics.ls_offset >= 0
                 {
-                    ends.insert(place, statistics.ls_offset);
+                    ends.push((place, statistics.ls_offset));
                 }
             }
         }
         self.telemetry.log_ends(ends);
+        if let Some(group) = statistics.cgrp {
+            let (rebalances, reason) = (group.rebalance_cnt, group.rebalance_reason);
+            let told = Group {
+                rebalances,
+                reason: reason.clone(),
+            };
+            if self.telemetry.group(told) {
+                tracing::info!(rebalances, reason, "the group has rebalanced");
+            }
+        }
     }
 }
 
@@ -271,6 +292,9 @@ impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let (kind, done) = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => ("assign", self.assign(consumer, list)),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if consumer.assignment_lost() => {
+                ("lost", self.revoke(consumer, list))
+            }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => ("revoke", self.revoke(consumer, list)),
             other => ("error", Err(KafkaError::Rebalance(other.into()))),
         };

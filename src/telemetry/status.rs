@@ -27,6 +27,22 @@ pub struct ConsumerStatus {
     pub standing_still: Option<String>,
 }
 
+/// A partition that waits for an operator. It is not among the pipeline's; its lag counts all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Halted {
+    pub committed: i64,
+    /// From here to the end nothing is read: the committed offset, or the log's begin if it lies behind the end.
+    pub unread_from: i64,
+}
+
+/// What the client says of the group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Group {
+    pub rebalances: i64,
+    /// Why the last one happened, in the client's words.
+    pub reason: String,
+}
+
 impl Status {
     /// Before the first tick.
     #[must_use]
@@ -40,5 +56,63 @@ impl Status {
             joined: false,
             draining: false,
         }
+    }
+
+    /// A topic by its place in the subscription.
+    #[must_use]
+    pub fn topic(&self, place: u16) -> &str {
+        self.topics.get(usize::from(place)).map_or("", AsRef::as_ref)
+    }
+}
+
+/// How far the fastest consumer of a partition is ahead of the slowest, in offsets.
+#[must_use]
+pub(super) fn skew(partition: &PartitionStatus) -> i64 {
+    let marks = || partition.watermarks.iter().map(|(_, mark)| *mark);
+    marks()
+        .max()
+        .zip(marks().min())
+        .map_or(0, |(fastest, slowest)| fastest.saturating_sub(slowest))
+}
+
+/// The consumers whose unfinished record holds the committed offset of a partition; nobody if all is finished.
+pub(super) fn holders(partition: &PartitionStatus) -> impl Iterator<Item = Consumer> + '_ {
+    let slowest = partition.watermarks.iter().map(|(_, mark)| *mark).min();
+    let holds = move |mark: i64| Some(mark) == slowest && mark < partition.position;
+    partition
+        .watermarks
+        .iter()
+        .filter(move |(_, mark)| holds(*mark))
+        .map(|(consumer, _)| *consumer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::TopicPartition;
+
+    fn partition(position: i64, watermarks: [i64; 3]) -> PartitionStatus {
+        PartitionStatus {
+            place: TopicPartition { topic: 0, partition: 0 },
+            committed: None,
+            position,
+            outstanding: 0,
+            paused: false,
+            watermarks: Consumer::ALL.into_iter().zip(watermarks).collect(),
+        }
+    }
+
+    #[test]
+    fn the_slowest_consumer_holds_and_the_skew_is_its_distance_to_the_fastest() {
+        let partition = partition(100, [90, 40, 100]);
+        assert_eq!(skew(&partition), 60);
+        assert_eq!(holders(&partition).collect::<Vec<_>>(), [Consumer::Tier]);
+    }
+
+    #[test]
+    fn nobody_holds_what_everybody_has_finished() {
+        let partition = partition(100, [100, 100, 100]);
+        assert_eq!(skew(&partition), 0);
+        assert_eq!(holders(&partition).count(), 0);
     }
 }

@@ -5,3 +5,4 @@ mod delivery;
 mod harness;
 mod rebalance;
 mod shutdown;
+mod watched;
