@@ -277,11 +277,10 @@ impl ClientContext for Context {
         self.telemetry.log_ends(ends);
         if let Some(group) = statistics.cgrp {
             let (rebalances, reason) = (group.rebalance_cnt, group.rebalance_reason);
-            let told = Group {
+            if self.telemetry.group(Group {
                 rebalances,
                 reason: reason.clone(),
-            };
-            if self.telemetry.group(told) {
+            }) {
                 tracing::info!(rebalances, reason, "the group has rebalanced");
             }
         }

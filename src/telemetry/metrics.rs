@@ -286,12 +286,12 @@ impl Telemetry {
         self.seen.slow().halted = partitions;
     }
 
-    /// What the client says of the group. True if there was a rebalance since it was last told.
+    /// What the client says of the group. True if it gives a new reason.
     pub fn group(&self, group: Group) -> bool {
         let mut slow = self.seen.slow();
-        let happened = group.rebalances != slow.group.rebalances;
+        let reasoned = slow.group.reason != group.reason && !group.reason.is_empty();
         slow.group = group;
-        happened
+        reasoned
     }
 
     /// The ends of logs, as far as they are known.

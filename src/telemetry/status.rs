@@ -38,8 +38,9 @@ pub struct Halted {
 /// What the client says of the group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Group {
+    /// Assignments and revocations since it began.
     pub rebalances: i64,
-    /// Why the last one happened, in the client's words.
+    /// The last reason it gave, in its own words. It gives one only for what it began itself: not when others come and go.
     pub reason: String,
 }
 

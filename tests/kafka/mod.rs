@@ -14,4 +14,5 @@ mod pressure;
 mod raw;
 mod shutdown;
 mod starts;
+mod watched;
 mod worker;

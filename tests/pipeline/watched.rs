@@ -52,7 +52,8 @@ async fn whoever_holds_a_committed_offset_is_named_and_the_commit_grows_old() {
     assert!((4000..6000).contains(&age), "{status}");
     gate.release();
     world.log.wait_all_committed(PURCHASES).await;
-    ticks.changed().await.expect("a tick behind the commit");
+    let confirmed = ticks.wait_for(|status| status.partitions[0].committed == Some(1));
+    drop(confirmed.await.expect("a tick behind the commit"));
     let status = status_json(&worker.telemetry);
     assert_eq!(status["partitions"][0]["held_by"], serde_json::json!([]), "{status}");
     assert_eq!(status["client"]["commit_age_ms"], 0, "{status}");

@@ -1,7 +1,7 @@
 //! What operators see and what guards the loops, on a worker with fakes: the push to a collector in this process, the
 //! watchdog over a pipeline that is blocked on purpose.
 
-mod push;
+pub(crate) mod push;
 mod watchdog;
 
 use crm_event_processors::consumers::Consumer;

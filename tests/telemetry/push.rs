@@ -1,6 +1,6 @@
 //! The push, received and read again by a collector in this process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// Answers every push with `answer`, and shows it.
-struct Collector {
+pub(crate) struct Collector {
     address: SocketAddr,
     answer: watch::Sender<StatusCode>,
     pushes: mpsc::UnboundedReceiver<(HeaderMap, ExportMetricsServiceRequest)>,
@@ -44,7 +44,7 @@ async fn take(State(intake): State<Intake>, headers: HeaderMap, body: Bytes) -> 
 }
 
 impl Collector {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (answer, answers) = watch::channel(StatusCode::OK);
         let (sender, pushes) = mpsc::unbounded_channel();
         let intake = Intake {
@@ -62,7 +62,12 @@ impl Collector {
         }
     }
 
-    async fn next(&mut self) -> (HeaderMap, ExportMetricsServiceRequest) {
+    /// What is set as the common address.
+    pub(crate) fn base(&self) -> String {
+        format!("http://{}/otlp", self.address)
+    }
+
+    pub(crate) async fn next(&mut self) -> (HeaderMap, ExportMetricsServiceRequest) {
         let next = tokio::time::timeout(PATIENCE, self.pushes.recv()).await;
         next.expect("a push").expect("the collector runs")
     }
@@ -79,6 +84,15 @@ fn worker(address: SocketAddr, interval: Duration) -> Arc<Telemetry> {
     };
     let runtime = tokio::runtime::Handle::current();
     Arc::new(Telemetry::pushing(&push, "instance-1", runtime).expect("instruments"))
+}
+
+pub(crate) fn metric_names(request: &ExportMetricsServiceRequest) -> BTreeSet<&str> {
+    let scopes = request
+        .resource_metrics
+        .iter()
+        .flat_map(|resource| &resource.scope_metrics);
+    let metrics = scopes.flat_map(|scope| &scope.metrics);
+    metrics.map(|metric| metric.name.as_str()).collect()
 }
 
 fn metric<'a>(request: &'a ExportMetricsServiceRequest, name: &str) -> &'a Metric {
