@@ -1,7 +1,7 @@
 //! The one integration binary.
 //!
 //! `contract` holds the repository to what it says about itself; `demo` and `explain` run the real binary;
-//! `pipeline` runs the whole way on fakes with paused time; `kafka` on librdkafka's mock cluster; `redis` and `real` on
+//! `pipeline` runs the whole way on fakes with paused time; `telemetry` is about what operators see; `kafka` on librdkafka's mock cluster; `redis` and `real` on
 //! real servers, which `make stack-up` starts. A server that is missing fails its tests; nothing is skipped.
 #![expect(
     clippy::expect_used,
@@ -18,3 +18,4 @@ mod kafka;
 mod pipeline;
 mod real;
 mod redis;
+mod telemetry;

@@ -8,6 +8,7 @@
 mod config;
 mod demo;
 mod explain;
+mod hang;
 mod healthcheck;
 mod run;
 

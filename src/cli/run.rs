@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use super::Code;
+use super::{Code, hang};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Flags, Problems, Settings};
 use crate::consumers::Rules;
@@ -27,8 +27,8 @@ pub(super) const MAX_BYTES: usize = 32 * 1024 * 1024;
 pub(super) const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a revocation waits for lanes, but never more than half of a session.
 const REVOKE_DEADLINE: Duration = Duration::from_secs(8);
-/// How long a shutdown waits for lanes. The last commit may take 5 s more and leaving 2 s: the platform's kill delay must
-/// be longer (`render.yaml` says 60 s).
+/// How long a shutdown waits for lanes. The last commit may take 5 s more, leaving 2 s, and pushing the metrics a last time
+/// 5 s: the platform's kill delay must be longer (`render.yaml` says 60 s).
 pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 /// A client whose brokers are away may take a session to leave; the process does not wait for it.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
@@ -54,15 +54,15 @@ pub(super) fn read_programs(path: &str) -> anyhow::Result<Programs> {
 async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
     let clock: SharedClock = Arc::new(SystemClock);
     let shutdown = CancellationToken::new();
-    let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock))?);
+    let randomness = Arc::new(Randomness::from_entropy());
+    let owner = format!("{:016x}", randomness.number());
+    let telemetry = Arc::new(telemetry_of(&settings, &owner)?);
     if let Some(address) = settings.http {
         let served = telemetry::http::serve(address, Arc::clone(&telemetry), shutdown.child_token()).await;
         let served = served.map_err(|error| Problems(vec![format!("HTTP_ADDR {address} cannot be bound: {error}")]));
         let (address, _task) = served?;
         tracing::info!(%address, "health endpoints");
     }
-    let randomness = Arc::new(Randomness::from_entropy());
-    let owner = format!("{:016x}", randomness.number());
     let redis = RedisSettings {
         window: settings.dedup_window,
         ..RedisSettings::new(settings.redis_url.clone(), owner)
@@ -98,13 +98,18 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
         clock,
         randomness,
         rules: Arc::new(Rules::new(Arc::new(programs), Some(settings.effective_from))),
-        telemetry,
+        telemetry: Arc::clone(&telemetry),
     };
+    let _watchdog = hang::watch(
+        &telemetry,
+        Duration::from_millis(u64::from(settings.session_timeout_ms)),
+    )?;
     let exit = pipeline::run(options, handle, ports, shutdown.clone()).await;
     shutdown.cancel();
     if !source.left(LEAVE_DEADLINE).await {
         tracing::warn!("leaving without the group's farewell: the brokers do not answer");
     }
+    telemetry.last_push().await;
     Ok(match exit {
         Exit::Drained { unfinished: 0 } => {
             tracing::info!("drained");
@@ -123,6 +128,15 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
             Code::Internal
         }
     })
+}
+
+fn telemetry_of(settings: &Settings, instance: &str) -> anyhow::Result<Telemetry> {
+    let Some(push) = &settings.push else {
+        return Ok(Telemetry::new()?);
+    };
+    let (origin, every_s) = (push.origin(), push.interval.as_secs());
+    tracing::info!(origin, every_s, "metrics are pushed");
+    Ok(Telemetry::pushing(push, instance, tokio::runtime::Handle::current())?)
 }
 
 fn revoke_deadline(settings: &Settings) -> Duration {

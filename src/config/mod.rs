@@ -4,6 +4,7 @@
 
 mod deciding;
 mod flags;
+mod push;
 mod secret;
 
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use crate::dedupe::RedisUrl;
 use crate::kafka::{Connection, Group, StartAt};
 use crate::progress::{ConsumerSet, Orders};
 use crate::rows::Table;
-use crate::telemetry::logging;
+use crate::telemetry::{Push, logging};
 
 pub use deciding::Deciding;
 pub use flags::{Flags, variables};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub dedup_window: Duration,
     pub inngest: Inngest,
     pub http: Option<SocketAddr>,
+    /// Unset, metrics are only scraped.
+    pub push: Option<Push>,
     pub log_format: logging::Format,
     pub log_filter: String,
 }
@@ -148,6 +151,7 @@ impl Reader {
             Some(address) => self.parsed(Some(address), "HTTP_ADDR", "an address like 127.0.0.1:8080, or off"),
             None => Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
         };
+        let push = self.push(flags);
         let log_format = match given(flags.log_format.as_deref()) {
             None | Some("json") => logging::Format::Json,
             Some("text") => logging::Format::Text,
@@ -172,6 +176,7 @@ impl Reader {
             dedup_window: Duration::from_secs(u64::from(window.unwrap_or(300))),
             inngest: inngest?,
             http,
+            push,
             log_format,
             log_filter: given(flags.rust_log.as_deref()).unwrap_or("info").to_owned(),
         })

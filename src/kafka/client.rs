@@ -1,11 +1,16 @@
 //! Every setting of every Kafka client, in one place.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use crate::config::Secret;
+
+/// A member that has not polled for so long loses its partitions.
+pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
 
 /// How to reach the brokers.
 #[derive(Debug, Clone)]
@@ -56,7 +61,7 @@ pub(super) fn consumer_config(connection: &Connection, group: &str, session_time
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", session_timeout_ms.to_string())
         .set("heartbeat.interval.ms", (session_timeout_ms / 15).to_string())
-        .set("max.poll.interval.ms", "300000")
+        .set("max.poll.interval.ms", MAX_POLL_INTERVAL.as_millis().to_string())
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "false")
         .set("statistics.interval.ms", "5000")

@@ -5,7 +5,7 @@
 //! while the member rejoins, and the polling thread must never stop. So commits have a thread of their own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::TrySendError;
+use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -13,8 +13,10 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::client::{Connection, consumer_config};
+use super::ends;
 use super::preflight::{self, Preflight, StartError};
 use super::rebalance::{Context, State};
 use super::seeding::{self, Group, StartAt};
@@ -153,17 +155,26 @@ enum Order {
     },
 }
 
-/// Commits what it is given, one after the other, and tells the pipeline how each ended.
+/// Commits what it is given, one after the other, and tells the pipeline how each ended. In between it looks where the logs
+/// end that nobody fetches from.
 fn commit_each(consumer: &BaseConsumer<Context>, orders: &std::sync::mpsc::Receiver<Order>) {
-    for order in orders {
-        match order {
-            Order::Commit(offsets) => {
+    let mut look = Instant::now() + ends::EVERY;
+    loop {
+        match orders.recv_timeout(look.saturating_duration_since(Instant::now())) {
+            Ok(Order::Commit(offsets)) => {
                 let error = commit(consumer, &offsets).err();
                 consumer.context().tell(Event::Committed { offsets, error });
             }
-            Order::Last { commits, reply } => {
+            Ok(Order::Last { commits, reply }) => {
                 let _nobody_waits = reply.send(commit(consumer, &commits));
+                return;
             }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if Instant::now() >= look {
+            ends::look(consumer);
+            look = Instant::now() + ends::EVERY;
         }
     }
 }
@@ -268,9 +279,10 @@ impl Poller {
         }
         if self.short_of_room && !self.stopped && context.budget.is_relaxed() {
             self.short_of_room = false;
+            context.short_of_room(false);
             let wanted = {
                 let state = context.state();
-                let held = |place: &&_| !state.held.contains(*place) && !state.halted.contains(*place);
+                let held = |place: &&_| !state.held.contains(*place) && !state.halted.contains_key(*place);
                 context.partitions(state.assigned.iter().filter(held))
             };
             self.log_failure(self.consumer.resume(&wanted));
@@ -282,7 +294,7 @@ impl Poller {
         let room = context.budget.wait_for_room(ROOM_WAIT);
         if room == 0 {
             self.short_of_room = true;
-            context.telemetry.paused_for_room();
+            context.short_of_room(true);
             self.log_failure(self.pause_all());
         }
         room

@@ -7,13 +7,14 @@
 mod client;
 mod consumer;
 pub mod embedded;
+mod ends;
 mod lookup;
 pub mod memory;
 mod preflight;
 mod rebalance;
 mod seeding;
 
-pub use client::{Connection, Logging, producer_config};
+pub use client::{Connection, Logging, MAX_POLL_INTERVAL, producer_config};
 pub use consumer::{Membership, Source, start};
 pub use preflight::{Preflight, StartError};
 pub use seeding::{Group, StartAt};

@@ -21,7 +21,7 @@ use super::lookup::{LookedUp, look_up};
 use crate::pipeline::source::{Assigned, Commit, Event, Failure};
 use crate::progress::{ConsumerSet, Found, Halt, Notice, Orders, Start};
 use crate::record::{BatchBuilder, Budget, TopicPartition, Topics};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Group, Halted, Telemetry};
 
 pub(super) struct Context {
     pub(super) topics: Topics,
@@ -45,9 +45,11 @@ pub(super) struct State {
     pub(super) open: Option<BatchBuilder>,
     pub(super) assigned: BTreeSet<TopicPartition>,
     /// Not consumed until an operator decides: their committed offset lies outside the log.
-    pub(super) halted: BTreeSet<TopicPartition>,
+    pub(super) halted: BTreeMap<TopicPartition, Halted>,
     /// Paused because the pipeline asked for it.
     pub(super) held: BTreeSet<TopicPartition>,
+    /// Everything is paused until memory is free again.
+    pub(super) short_of_room: bool,
     /// Something was assigned: whatever was paused for want of room must be paused anew.
     pub(super) reassigned: bool,
     pub(super) last_error: Option<(Option<RDKafkaErrorCode>, String)>,
@@ -116,6 +118,12 @@ impl Context {
         list
     }
 
+    /// Whether memory is used up and everything is paused.
+    pub(super) fn short_of_room(&self, short: bool) {
+        self.state().short_of_room = short;
+        self.telemetry.short_of_room(short);
+    }
+
     fn places(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
         list.elements()
             .iter()
@@ -125,7 +133,7 @@ impl Context {
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
         let mut starts = TopicPartitionList::new();
-        let (mut assigned, mut halted) = (Vec::new(), BTreeSet::new());
+        let (mut assigned, mut halted) = (Vec::new(), BTreeMap::new());
         for LookedUp {
             topic,
             partition,
@@ -142,10 +150,21 @@ impl Context {
                 }
                 Err(halt) => {
                     tracing::error!(topic, partition, reason = %halt, "partition halted");
+                    let committed = found.committed.map_or(found.begin, |committed| committed.offset);
+                    let unread_from = if committed > found.end { found.begin } else { committed };
+                    let reason = halt.to_string();
+                    halted.insert(
+                        place,
+                        Halted {
+                            committed,
+                            unread_from,
+                            reason,
+                        },
+                    );
+                    self.telemetry.log_ends([(place, found.end)]);
                     // A fetch may leave before the pause below takes hold. From a position outside of the log it would
                     // fail, and end the process; from the end it brings nothing that the pipeline would take.
                     starts.add_partition_offset(&topic, partition, Offset::Offset(found.end))?;
-                    halted.insert(place);
                 }
             }
         }
@@ -155,16 +174,16 @@ impl Context {
         }
         // A pause of an earlier assignment would survive in the client.
         consumer.resume(&self.partitions(assigned.iter().map(|assigned| &assigned.place)))?;
-        consumer.pause(&self.partitions(&halted))?;
+        consumer.pause(&self.partitions(halted.keys()))?;
         {
             let mut state = self.state();
             state.assigned.extend(assigned.iter().map(|assigned| assigned.place));
             for assigned in &assigned {
                 state.held.remove(&assigned.place);
             }
-            state.halted.extend(&halted);
+            state.halted.extend(halted.clone());
             state.reassigned = true;
-            self.telemetry.halted(state.halted.len());
+            self.telemetry.halted(state.halted.clone());
         }
         tracing::info!(
             partitions = assigned.len(),
@@ -226,7 +245,7 @@ impl Context {
                 state.held.remove(place);
                 state.halted.remove(place);
             }
-            self.telemetry.halted(state.halted.len());
+            self.telemetry.halted(state.halted.clone());
         }
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
@@ -246,17 +265,26 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let mut ends = BTreeMap::new();
+        let mut ends = Vec::new();
         for (topic, statistics) in &statistics.topics {
             for (partition, statistics) in &statistics.partitions {
                 if let Some(place) = self.place(topic, *partition)
                     && statistics.ls_offset >= 0
                 {
-                    ends.insert(place, statistics.ls_offset);
+                    ends.push((place, statistics.ls_offset));
                 }
             }
         }
         self.telemetry.log_ends(ends);
+        if let Some(group) = statistics.cgrp {
+            let (rebalances, reason) = (group.rebalance_cnt, group.rebalance_reason);
+            if self.telemetry.group(Group {
+                rebalances,
+                reason: reason.clone(),
+            }) {
+                tracing::info!(rebalances, reason, "the group has rebalanced");
+            }
+        }
     }
 }
 
@@ -264,6 +292,9 @@ impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let (kind, done) = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => ("assign", self.assign(consumer, list)),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if consumer.assignment_lost() => {
+                ("lost", self.revoke(consumer, list))
+            }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => ("revoke", self.revoke(consumer, list)),
             other => ("error", Err(KafkaError::Rebalance(other.into()))),
         };

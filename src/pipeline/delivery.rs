@@ -213,6 +213,7 @@ impl<'a> Delivery<'a> {
 
     async fn send(&self, request: Range<usize>) -> Disposition {
         let started = tokio::time::Instant::now();
+        let _in_flight = self.shared.ports.telemetry.sending(self.consumer, request.len());
         let answer = self.shared.ports.deliver.send(&self.events, request).await;
         self.shared
             .ports

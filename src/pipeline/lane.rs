@@ -144,6 +144,7 @@ impl Lane {
             let keys: Vec<ClaimKey> = pending.iter().map(|pending| pending.effect.claim.clone()).collect();
             match self.shared.ports.dedupe.claim(&keys).await {
                 Ok(claims) => {
+                    self.shared.ports.telemetry.claimed(self.consumer, &claims);
                     self.shared.standstills.end(self.consumer, Target::Dedupe);
                     return (pending, claims);
                 }

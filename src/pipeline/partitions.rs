@@ -57,7 +57,7 @@ pub struct PartitionStatus {
     pub paused: bool,
     pub watermarks: Vec<(Consumer, i64)>,
     /// Consumers that do not run here and hold the committed offset, each with the next offset it needs.
-    pub held_by: Vec<(Box<str>, i64)>,
+    pub absent: Vec<(Box<str>, i64)>,
 }
 
 /// An absent consumer has held the committed offset of a partition for long.
@@ -236,7 +236,7 @@ impl Partitions {
                 .iter()
                 .map(|reader| (reader, ours.progress.watermark(reader)))
                 .collect(),
-            held_by: held_by(&ours.progress),
+            absent: held_by(&ours.progress),
         };
         self.ours.iter().map(status).collect()
     }

@@ -1,8 +1,11 @@
 //! `/livez`, `/readyz`, `/statusz`, `/metrics`.
 //!
 //! *Live* means that the loops tick; it does not depend on anything outside, so that an outage elsewhere restarts
-//! nobody. *Ready* means that partitions can be worked on: ticking, no consumer standing still, nothing halted.
+//! nobody. *Ready* means that partitions can be worked on: ticking, in the group, not draining, no consumer standing
+//! still, nothing halted. A platform that asks for `/livez` restarts a hanging process before the
+//! [watchdog](super::watchdog) ends it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +19,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Telemetry;
-use crate::consumers::Consumer;
+use super::status::{holders, skew};
 use crate::pipeline::Outcome;
 
-/// Older ticks mean that a loop hangs. Well below the poll interval after which Kafka takes partitions away.
-const STALE: Duration = Duration::from_secs(60);
+/// Older ticks mean that a loop hangs. Longer than anything that blocks the polling thread on purpose: a revocation takes at
+/// most 10 s, the commit in it a session (45 s by default), the look-ups of an assignment 20 s.
+pub const STALE: Duration = Duration::from_secs(120);
 
 /// Serves until `shutdown`.
 ///
@@ -82,11 +86,9 @@ fn not_ready(telemetry: &Telemetry) -> Vec<String> {
             problems.push(format!("{} stands still: {reason}", consumer.consumer.name()));
         }
     }
-    if telemetry.halted_partitions() > 0 {
-        problems.push(format!(
-            "{} partitions halted: see the log for the gap",
-            telemetry.halted_partitions()
-        ));
+    for (place, halted) in telemetry.halted_partitions() {
+        let (topic, reason) = (status.topic(place.topic), halted.reason);
+        problems.push(format!("partition {topic}/{} halted: {reason}", place.partition));
     }
     problems
 }
@@ -130,50 +132,72 @@ async fn statusz(State(telemetry): State<Arc<Telemetry>>) -> Response {
 #[must_use]
 pub fn status_json(telemetry: &Telemetry) -> serde_json::Value {
     let status = telemetry.status();
+    let problems = not_ready(telemetry);
     let lags = telemetry.lags();
-    let (poll, tick) = telemetry.ages();
-    let topic = |place: u16| status.topics.get(usize::from(place)).map(AsRef::as_ref);
     let consumers = status.consumers.iter().map(|consumer| {
-        let lag: i64 = lags
-            .iter()
-            .filter(|(name, ..)| *name == consumer.consumer)
-            .map(|(.., lag)| lag)
-            .sum();
+        let of_it = lags.iter().filter(|(name, ..)| *name == consumer.consumer);
+        let lag: i64 = of_it.map(|(.., lag)| lag).sum();
         let outcomes = Outcome::LABELS.map(|label| (label, telemetry.outcomes(consumer.consumer, label)));
         serde_json::json!({
             "name": consumer.consumer.name(),
             "lanes": consumer.lanes,
             "standing_still": consumer.standing_still,
             "lag": lag,
-            "outcomes": outcomes.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+            "in_flight": telemetry.in_flight(consumer.consumer),
+            "outcomes": BTreeMap::from(outcomes),
         })
     });
     let partitions = status.partitions.iter().map(|partition| {
-        let watermarks: std::collections::BTreeMap<&str, i64> = partition
+        let watermarks = partition
             .watermarks
             .iter()
-            .map(|(consumer, mark)| (Consumer::name(*consumer), *mark))
-            .collect();
+            .map(|(consumer, mark)| (consumer.name(), *mark));
         serde_json::json!({
-            "topic": topic(partition.place.topic),
+            "topic": status.topic(partition.place.topic),
             "partition": partition.place.partition,
             "committed": partition.committed,
             "position": partition.position,
             "outstanding": partition.outstanding,
             "paused": partition.paused,
-            "watermarks": watermarks,
+            "held_by": holders(partition),
+            "skew": skew(partition),
+            "watermarks": watermarks.collect::<BTreeMap<_, _>>(),
+            "absent": partition.absent.iter().cloned().collect::<BTreeMap<_, _>>(),
+        })
+    });
+    let halted = telemetry.halted_partitions();
+    let halted = halted.iter().map(|(place, halted)| {
+        serde_json::json!({
+            "topic": status.topic(place.topic),
+            "partition": place.partition,
+            "committed": halted.committed,
+            "reason": halted.reason,
         })
     });
     serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "ready": not_ready(telemetry).is_empty(),
-        "problems": not_ready(telemetry),
+        "ready": problems.is_empty(),
+        "problems": problems,
         "joined": status.joined,
         "draining": status.draining,
-        "poll_age_ms": u64::try_from(poll.as_millis()).unwrap_or(u64::MAX),
-        "tick_age_ms": u64::try_from(tick.as_millis()).unwrap_or(u64::MAX),
-        "halted_partitions": telemetry.halted_partitions(),
+        "client": client_json(telemetry),
         "consumers": consumers.collect::<Vec<_>>(),
         "partitions": partitions.collect::<Vec<_>>(),
+        "halted": halted.collect::<Vec<_>>(),
+    })
+}
+
+/// The Kafka client and the loops.
+fn client_json(telemetry: &Telemetry) -> serde_json::Value {
+    let (poll, tick) = telemetry.ages();
+    let in_ms = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    let group = telemetry.last_rebalance();
+    serde_json::json!({
+        "poll_age_ms": in_ms(poll),
+        "tick_age_ms": in_ms(tick),
+        "commit_age_ms": in_ms(telemetry.commit_age()),
+        "rebalances": group.rebalances,
+        "last_rebalance": group.reason,
+        "paused": BTreeMap::from(telemetry.paused()),
     })
 }

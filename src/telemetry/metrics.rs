@@ -1,74 +1,42 @@
-//! The instruments, and every metric's name.
+//! The instruments: what happened is told here, and counted.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider as _};
+use opentelemetry::metrics::{Counter, Histogram, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use tokio::sync::watch;
 
-use super::status::Status;
-use crate::clock::SharedClock;
+use super::names;
+use super::observed::{Observed, consumer_label, observe};
+use super::otlp::{self, Push, PushError};
+use super::status::{Group, Halted, Status};
 use crate::consumers::Consumer;
+use crate::dedupe::Claim;
 use crate::inngest::Answer;
 use crate::pipeline::Outcome;
 use crate::record::TopicPartition;
-
-/// Every metric, without the suffixes that the unit and the kind add on a scrape. The runbook explains each.
-pub mod names {
-    pub const RECEIVED: &str = "crm_records_received";
-    pub const OUTCOMES: &str = "crm_record_outcomes";
-    pub const DEAD_LETTERS: &str = "crm_dead_letters";
-    pub const LATENCY: &str = "crm_commit_to_accepted";
-    pub const REQUESTS: &str = "crm_inngest_requests";
-    pub const REQUEST_DURATION: &str = "crm_inngest_request_duration";
-    pub const RETRIES: &str = "crm_retries";
-    pub const COMMITS: &str = "crm_offset_commits";
-    pub const REBALANCES: &str = "crm_rebalances";
-    pub const ROOM_PAUSES: &str = "crm_room_pauses";
-    pub const LAG: &str = "crm_consumer_lag";
-    pub const ASSIGNED: &str = "crm_assigned_partitions";
-    pub const HALTED: &str = "crm_halted_partitions";
-    pub const OUTSTANDING: &str = "crm_outstanding_records";
-    pub const STANDING_STILL: &str = "crm_consumer_standing_still";
-    pub const POLL_AGE: &str = "crm_poll_age";
-
-    pub const ALL: [&str; 16] = [
-        RECEIVED,
-        OUTCOMES,
-        DEAD_LETTERS,
-        LATENCY,
-        REQUESTS,
-        REQUEST_DURATION,
-        RETRIES,
-        COMMITS,
-        REBALANCES,
-        ROOM_PAUSES,
-        LAG,
-        ASSIGNED,
-        HALTED,
-        OUTSTANDING,
-        STANDING_STILL,
-        POLL_AGE,
-    ];
-}
 
 /// Seconds: from a loopback answer to a night of back-off.
 const SECONDS: [f64; 15] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0,
 ];
 
+/// What a rebalance callback may be about. *Lost* partitions were taken away before we let them go.
+const REBALANCES: [&str; 4] = ["assign", "revoke", "lost", "error"];
+
 /// The instruments and what the endpoints read.
 pub struct Telemetry {
-    clock: SharedClock,
     registry: prometheus::Registry,
-    _provider: SdkMeterProvider,
+    provider: SdkMeterProvider,
+    pushes: bool,
     received: Counter<u64>,
     outcomes: Counter<u64>,
     dead_letters: Counter<u64>,
+    claims: Counter<u64>,
     latency: Histogram<f64>,
     requests: Counter<u64>,
     request_duration: Histogram<f64>,
@@ -76,16 +44,36 @@ pub struct Telemetry {
     commits: Counter<u64>,
     rebalances: Counter<u64>,
     room_pauses: Counter<u64>,
-    shared: Arc<Observed>,
+    seen: Arc<Observed>,
 }
 
-/// What is read when somebody looks.
-struct Observed {
-    status: watch::Sender<Arc<Status>>,
-    log_ends: Mutex<BTreeMap<TopicPartition, i64>>,
-    halted: AtomicU64,
-    polled_ms: AtomicI64,
-    outcomes: [[AtomicU64; Outcome::LABELS.len()]; Consumer::ALL.len()],
+/// Why the instruments cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("the instruments cannot be made: {0}")]
+    Instruments(#[from] opentelemetry_sdk::error::OTelSdkError),
+    #[error(transparent)]
+    Push(#[from] PushError),
+}
+
+/// Events in a request that is under way; dropped when the request has ended, however it ended.
+#[must_use]
+pub struct InFlight<'a> {
+    seen: &'a Observed,
+    consumer: Consumer,
+    events: u64,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.seen.came_back(self.consumer, self.events);
+    }
+}
+
+impl std::fmt::Debug for InFlight<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InFlight").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Telemetry {
@@ -95,25 +83,40 @@ impl std::fmt::Debug for Telemetry {
 }
 
 impl Telemetry {
+    /// Only to be scraped.
+    ///
     /// # Errors
     /// When the exporter cannot be built.
-    pub fn new(clock: SharedClock) -> Result<Self, opentelemetry_sdk::error::OTelSdkError> {
+    pub fn new() -> Result<Self, TelemetryError> {
+        Self::with_readers(None)
+    }
+
+    /// To be scraped, and pushed as well. `instance` tells this process from its siblings: each has totals of its own.
+    ///
+    /// # Errors
+    /// When an exporter cannot be built.
+    pub fn pushing(push: &Push, instance: &str, runtime: tokio::runtime::Handle) -> Result<Self, TelemetryError> {
+        let reader = otlp::reader(push, runtime)?;
+        Self::with_readers(Some((reader, otlp::resource(push, instance))))
+    }
+
+    fn with_readers(push: Option<(otlp::Reader, opentelemetry_sdk::Resource)>) -> Result<Self, TelemetryError> {
         let registry = prometheus::Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
             .scope_info_enabled(false)
             .without_target_info()
             .build()?;
-        let provider = SdkMeterProvider::builder().with_reader(exporter).build();
+        let pushes = push.is_some();
+        let provider = SdkMeterProvider::builder().with_reader(exporter);
+        let provider = match push {
+            Some((reader, resource)) => provider.with_reader(reader).with_resource(resource),
+            None => provider,
+        };
+        let provider = provider.build();
         let meter = provider.meter("crm-event-processors");
-        let shared = Arc::new(Observed {
-            status: watch::Sender::new(Arc::new(Status::starting())),
-            log_ends: Mutex::default(),
-            halted: AtomicU64::new(0),
-            polled_ms: AtomicI64::new(clock.now_ms()),
-            outcomes: Default::default(),
-        });
-        observe(&meter, &shared, &clock);
+        let seen = Arc::new(Observed::new());
+        observe(&meter, &seen);
         let counter = |name: &'static str, text: &'static str| meter.u64_counter(name).with_description(text).build();
         let seconds = |name: &'static str, text: &'static str| {
             let boundaries = SECONDS.to_vec();
@@ -128,6 +131,7 @@ impl Telemetry {
             received: counter(names::RECEIVED, "Records fetched from Kafka."),
             outcomes: counter(names::OUTCOMES, "Records that ended, by consumer and outcome."),
             dead_letters: counter(names::DEAD_LETTERS, "Dead letters written, by queue and reason."),
+            claims: counter(names::CLAIMS, "Answers of the dedupe store, by consumer and answer."),
             latency: seconds(
                 names::LATENCY,
                 "From the commit in Postgres until the event was accepted.",
@@ -138,10 +142,10 @@ impl Telemetry {
             commits: counter(names::COMMITS, "Offset commits, by result."),
             rebalances: counter(names::REBALANCES, "Rebalance callbacks, by kind."),
             room_pauses: counter(names::ROOM_PAUSES, "Times the fetch paused because memory was used up."),
-            clock,
             registry,
-            _provider: provider,
-            shared,
+            provider,
+            pushes,
+            seen,
         };
         telemetry.start_at_zero();
         Ok(telemetry)
@@ -161,6 +165,10 @@ impl Telemetry {
                 self.requests
                     .add(0, &[consumer_label(Some(consumer)), KeyValue::new("answer", answer)]);
             }
+            for claim in ["granted", "done", "foreign"] {
+                self.claims
+                    .add(0, &[consumer_label(Some(consumer)), KeyValue::new("answer", claim)]);
+            }
             for target in ["dedupe", "inngest", "dead_letters"] {
                 self.retries
                     .add(0, &[consumer_label(Some(consumer)), KeyValue::new("target", target)]);
@@ -169,7 +177,7 @@ impl Telemetry {
         for result in ["confirmed", "failed"] {
             self.commits.add(0, &[KeyValue::new("result", result)]);
         }
-        for kind in ["assign", "revoke"] {
+        for kind in REBALANCES {
             self.rebalances.add(0, &[KeyValue::new("kind", kind)]);
         }
     }
@@ -183,7 +191,7 @@ impl Telemetry {
         self.outcomes
             .add(records, &[consumer_label(consumer), KeyValue::new("outcome", outcome)]);
         let label = Outcome::LABELS.iter().position(|label| *label == outcome);
-        let row = consumer.and_then(|consumer| self.shared.outcomes.get(consumer.index()));
+        let row = consumer.and_then(|consumer| self.seen.outcomes.get(consumer.index()));
         if let Some(count) = row.zip(label).and_then(|(row, label)| row.get(label)) {
             count.fetch_add(records, Ordering::Relaxed);
         }
@@ -193,10 +201,36 @@ impl Telemetry {
     #[must_use]
     pub fn outcomes(&self, consumer: Consumer, outcome: &str) -> u64 {
         let label = Outcome::LABELS.iter().position(|label| *label == outcome);
-        let row = self.shared.outcomes.get(consumer.index());
+        let row = self.seen.outcomes.get(consumer.index());
         row.zip(label)
             .and_then(|(row, label)| row.get(label))
             .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// What the dedupe store said about the keys of one batch. A foreign lease is counted each time it is looked at.
+    pub fn claimed(&self, consumer: Consumer, claims: &[Claim]) {
+        for (claim, answer) in [
+            (Claim::Granted, "granted"),
+            (Claim::Done, "done"),
+            (Claim::Foreign, "foreign"),
+        ] {
+            let count = claims.iter().filter(|other| **other == claim).count();
+            if count > 0 {
+                let labels = [consumer_label(Some(consumer)), KeyValue::new("answer", answer)];
+                self.claims.add(count as u64, &labels);
+            }
+        }
+    }
+
+    /// Events leave in a request; they are in flight until what is given back is dropped.
+    pub fn sending(&self, consumer: Consumer, events: usize) -> InFlight<'_> {
+        let events = events as u64;
+        self.seen.sent(consumer, events);
+        InFlight {
+            seen: &self.seen,
+            consumer,
+            events,
+        }
     }
 
     pub fn accepted(&self, consumer: Consumer, since_commit: Duration) {
@@ -234,60 +268,100 @@ impl Telemetry {
         self.rebalances.add(1, &[KeyValue::new("kind", kind)]);
     }
 
-    pub fn paused_for_room(&self) {
-        self.room_pauses.add(1, &[]);
+    /// Memory is used up and everything is paused, or there is room again.
+    pub fn short_of_room(&self, short: bool) {
+        if short {
+            self.room_pauses.add(1, &[]);
+        }
+        self.seen.short_of_room(short);
     }
 
     /// The polling thread has gone round.
     pub fn polled(&self) {
-        self.shared.polled_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+        self.seen.polled();
     }
 
-    /// How many partitions wait for an operator.
-    pub fn halted(&self, partitions: usize) {
-        self.shared.halted.store(partitions as u64, Ordering::Relaxed);
+    /// The partitions that wait for an operator now.
+    pub fn halted(&self, partitions: BTreeMap<TopicPartition, Halted>) {
+        self.seen.slow().halted = partitions;
     }
 
-    /// The ends of the logs, as the client's statistics give them.
-    pub fn log_ends(&self, ends: BTreeMap<TopicPartition, i64>) {
-        *self.shared.log_ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+    /// What the client says of the group. True if it gives a new reason.
+    pub fn group(&self, group: Group) -> bool {
+        let mut slow = self.seen.slow();
+        let reasoned = slow.group.reason != group.reason && !group.reason.is_empty();
+        slow.group = group;
+        reasoned
     }
 
+    /// The ends of logs, as far as they are known.
+    pub fn log_ends(&self, ends: impl IntoIterator<Item = (TopicPartition, i64)>) {
+        self.seen.log_ends(ends);
+    }
+
+    /// The pipeline has ticked, and says how things stand.
     pub fn publish(&self, status: Status) {
-        self.shared.status.send_replace(Arc::new(status));
+        self.seen.published(status);
     }
 
     #[must_use]
     pub fn status(&self) -> Arc<Status> {
-        Arc::clone(&self.shared.status.borrow())
+        Arc::clone(&self.seen.status.borrow())
     }
 
     /// Wakes at every published status.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Status>> {
-        self.shared.status.subscribe()
+        self.seen.status.subscribe()
     }
 
     #[must_use]
-    pub fn halted_partitions(&self) -> u64 {
-        self.shared.halted.load(Ordering::Relaxed)
+    pub fn halted_partitions(&self) -> BTreeMap<TopicPartition, Halted> {
+        self.seen.slow().halted.clone()
+    }
+
+    #[must_use]
+    pub fn last_rebalance(&self) -> Group {
+        self.seen.slow().group.clone()
     }
 
     /// How long ago the polling thread last went round, and the pipeline last ticked.
     #[must_use]
     pub fn ages(&self) -> (Duration, Duration) {
-        let now_ms = self.clock.now_ms();
-        let age = |since_ms: i64| Duration::from_millis(now_ms.saturating_sub(since_ms).try_into().unwrap_or(0));
-        (
-            age(self.shared.polled_ms.load(Ordering::Relaxed)),
-            age(self.status().ticked_ms),
-        )
+        (self.seen.poll_age(), self.seen.tick_age())
+    }
+
+    /// The longest that a partition with something uncommitted has waited for a confirmed commit.
+    #[must_use]
+    pub fn commit_age(&self) -> Duration {
+        self.seen.commit_age()
+    }
+
+    /// Partitions that are paused now, by cause.
+    #[must_use]
+    pub fn paused(&self) -> [(&'static str, u64); 2] {
+        self.seen.paused()
+    }
+
+    /// Events of a consumer in requests that are under way.
+    #[must_use]
+    pub fn in_flight(&self, consumer: Consumer) -> u64 {
+        self.seen.in_flight(consumer)
     }
 
     /// How many records each consumer is behind in each partition.
     #[must_use]
     pub fn lags(&self) -> Vec<(Consumer, TopicPartition, i64)> {
-        self.shared.lags()
+        self.seen.lags()
+    }
+
+    /// Pushes a last time, if anything is pushed, and ends the instruments. Bounded: the reader gives up after 5 s.
+    pub async fn last_push(&self) {
+        if self.pushes {
+            let provider = self.provider.clone();
+            // A failure was logged where it happened. On a thread of its own: it blocks, and the push needs the runtime.
+            let _ended = tokio::task::spawn_blocking(move || provider.shutdown()).await;
+        }
     }
 
     /// The text a scraper reads.
@@ -297,99 +371,4 @@ impl Telemetry {
     pub fn scrape(&self) -> Result<String, prometheus::Error> {
         prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
     }
-}
-
-impl Observed {
-    fn lags(&self) -> Vec<(Consumer, TopicPartition, i64)> {
-        let ends = self.log_ends.lock().unwrap_or_else(PoisonError::into_inner);
-        let status = Arc::clone(&self.status.borrow());
-        let mut lags = Vec::new();
-        for partition in &status.partitions {
-            // No statistics yet: at least what we have received ourselves.
-            let end = ends.get(&partition.place).copied().unwrap_or(0).max(partition.position);
-            for (consumer, watermark) in &partition.watermarks {
-                lags.push((*consumer, partition.place, end.saturating_sub(*watermark).max(0)));
-            }
-        }
-        lags
-    }
-}
-
-/// Instruments that are computed when somebody looks.
-fn observe(meter: &Meter, shared: &Arc<Observed>, clock: &SharedClock) {
-    let seen = Arc::clone(shared);
-    let lag = meter
-        .i64_observable_gauge(names::LAG)
-        .with_description("Records a consumer is behind the end of the log.");
-    lag.with_callback(move |gauge| {
-        for (consumer, place, lag) in seen.lags() {
-            let status = Arc::clone(&seen.status.borrow());
-            let topic = status
-                .topics
-                .get(usize::from(place.topic))
-                .map_or_else(String::new, ToString::to_string);
-            let partition = KeyValue::new("partition", i64::from(place.partition));
-            gauge.observe(
-                lag,
-                &[consumer_label(Some(consumer)), KeyValue::new("topic", topic), partition],
-            );
-        }
-    })
-    .build();
-    let seen = Arc::clone(shared);
-    let assigned = meter
-        .u64_observable_gauge(names::ASSIGNED)
-        .with_description("Partitions assigned to this process.");
-    assigned
-        .with_callback(move |gauge| gauge.observe(seen.status.borrow().partitions.len() as u64, &[]))
-        .build();
-    let seen = Arc::clone(shared);
-    let halted = meter
-        .u64_observable_gauge(names::HALTED)
-        .with_description("Partitions that wait for an operator.");
-    halted
-        .with_callback(move |gauge| gauge.observe(seen.halted.load(Ordering::Relaxed), &[]))
-        .build();
-    let seen = Arc::clone(shared);
-    let outstanding = meter.u64_observable_gauge(names::OUTSTANDING);
-    let outstanding = outstanding.with_description("Received records that are not finished by every consumer.");
-    outstanding
-        .with_callback(move |gauge| {
-            let status = Arc::clone(&seen.status.borrow());
-            gauge.observe(
-                status
-                    .partitions
-                    .iter()
-                    .map(|partition| partition.outstanding as u64)
-                    .sum(),
-                &[],
-            );
-        })
-        .build();
-    let seen = Arc::clone(shared);
-    let still = meter.u64_observable_gauge(names::STANDING_STILL);
-    still
-        .with_description("1 while a consumer waits for an operator.")
-        .with_callback(move |gauge| {
-            for consumer in &seen.status.borrow().consumers {
-                let standing = u64::from(consumer.standing_still.is_some());
-                gauge.observe(standing, &[consumer_label(Some(consumer.consumer))]);
-            }
-        })
-        .build();
-    let (seen, clock) = (Arc::clone(shared), Arc::clone(clock));
-    let age = meter.f64_observable_gauge(names::POLL_AGE).with_unit("s");
-    age.with_description("Since the polling thread last went round.")
-        .with_callback(move |gauge| {
-            let age_ms = clock
-                .now_ms()
-                .saturating_sub(seen.polled_ms.load(Ordering::Relaxed))
-                .max(0);
-            gauge.observe(Duration::from_millis(age_ms.try_into().unwrap_or(0)).as_secs_f64(), &[]);
-        })
-        .build();
-}
-
-fn consumer_label(consumer: Option<Consumer>) -> KeyValue {
-    KeyValue::new("consumer", consumer.map_or("none", Consumer::name))
 }

@@ -1,12 +1,19 @@
-//! What operators see: one set of instruments, the status of the pipeline, logs, and the HTTP endpoints.
+//! What operators see: one set of instruments, the status of the pipeline, logs, and the HTTP endpoints. And the watchdog,
+//! for what nobody sees in time.
 //!
-//! The instruments are OpenTelemetry's. They are scraped at `/metrics` today and can be pushed by OTLP from the same
-//! set. Every metric name stands in [`metrics`]. No row value, payload or secret ever comes here.
+//! Takes what happened, as calls of [`Telemetry`]; gives it as metrics to whoever scrapes and, by OTLP, to whoever is
+//! configured, from the same instruments. It never waits for the pipeline or the client, and no row value, payload or
+//! secret ever comes here.
 
 pub mod http;
 pub mod logging;
 mod metrics;
+pub mod names;
+mod observed;
+mod otlp;
 mod status;
+pub mod watchdog;
 
-pub use metrics::{Telemetry, names};
-pub use status::{ConsumerStatus, Status};
+pub use metrics::{InFlight, Telemetry, TelemetryError};
+pub use otlp::{Push, PushError};
+pub use status::{ConsumerStatus, Group, Halted, Status};

@@ -2,4 +2,5 @@
 //!
 //! It reads files of this repository and nothing else.
 
+mod alerts;
 mod tidy;

@@ -46,7 +46,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: &str) -> String {
+pub(super) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -140,7 +140,7 @@ fn holds_word(text: &str, word: &str) -> bool {
     })
 }
 
-fn assert_none(problems: &[String]) {
+pub(super) fn assert_none(problems: &[String]) {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
@@ -325,7 +325,7 @@ fn every_recipe_that_a_document_names_exists() {
 }
 
 /// The anchors of a document's headings, as code hosts make them.
-fn anchors(text: &str) -> Vec<String> {
+pub(super) fn anchors(text: &str) -> Vec<String> {
     let slug = |heading: &str| -> String {
         let kept = heading
             .trim()

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crm_event_processors::clock::SystemClock;
 use crm_event_processors::consumers::Consumer;
 use crm_event_processors::kafka::embedded::{EmbeddedKafka, Feed};
 use crm_event_processors::kafka::{self, Group, Membership};
@@ -53,7 +52,7 @@ async fn every_commit_is_answered_and_reaches_the_group() {
         budget: Budget::new(100, 1_000_000),
         max_records: 100,
     };
-    let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)).expect("instruments"));
+    let telemetry = Arc::new(Telemetry::new().expect("instruments"));
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || kafka::start(membership, runtime, telemetry)).await;
     let (mut handle, source) = started.expect("no panic").expect("joins");

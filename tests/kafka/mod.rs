@@ -15,4 +15,5 @@ mod pressure;
 mod raw;
 mod shutdown;
 mod starts;
+mod watched;
 pub(crate) mod worker;

@@ -106,7 +106,7 @@ impl World {
     pub(crate) async fn try_worker(&self, start: Start) -> Result<Worker, StartError> {
         self.started.set(self.started.get() + 1);
         let clock = clock();
-        let telemetry = Arc::new(Telemetry::new(clock.clone()).expect("instruments"));
+        let telemetry = Arc::new(Telemetry::new().expect("instruments"));
         let owner = format!("worker-{}", self.started.get());
         // A short lease: the one of a worker that is gone is waited for.
         let dedupe = MemoryDedupe::shared(self.store.clone(), &owner).with_lease(Duration::from_millis(500));
@@ -270,7 +270,7 @@ pub(super) async fn join(membership: Membership, telemetry: Arc<Telemetry>) -> R
 }
 
 pub(super) fn telemetry() -> Arc<Telemetry> {
-    Arc::new(Telemetry::new(clock()).expect("instruments"))
+    Arc::new(Telemetry::new().expect("instruments"))
 }
 
 /// Waits for what must happen.

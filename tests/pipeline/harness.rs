@@ -73,7 +73,7 @@ impl World {
         let clock = Arc::new(TokioClock::starting_at(
             jiff::Timestamp::from_millisecond(NOW_MS).expect("in range"),
         ));
-        let telemetry = Arc::new(Telemetry::new(clock.clone()).expect("instruments"));
+        let telemetry = Arc::new(Telemetry::new().expect("instruments"));
         let programs = Arc::new(Programs::from_json(DEMO_PROGRAM).expect("the demo's program is valid"));
         let ports = Ports {
             dedupe: dedupe.clone(),

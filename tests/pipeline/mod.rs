@@ -6,3 +6,4 @@ mod harness;
 mod progress;
 mod rebalance;
 mod shutdown;
+mod watched;

@@ -115,7 +115,7 @@ async fn play(options: &Options, kafka: &EmbeddedKafka, topics: &[(String, i32)]
     let books = Arc::new(Mutex::new(books));
     let sink: Arc<dyn Sink> = Arc::new(IntoBooks(Arc::clone(&books)));
     let receiver = Receiver::start(ReceiverSettings::default(), sink, Arc::clone(&clock)).await?;
-    let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock))?);
+    let telemetry = Arc::new(Telemetry::new()?);
     let feeder = Feeder::start(Script {
         workload: workload::Workload::new(options.seed, options.events)?,
         feed: Feed::new(&kafka.connection(), GROUP, topics)?,

@@ -1,0 +1,55 @@
+//! Every metric, without the suffixes that the unit and the kind add on a scrape. The runbook explains each.
+
+/// Always 1; its label says which version runs.
+pub const BUILD: &str = "crm_build_info";
+pub const RECEIVED: &str = "crm_records_received";
+pub const OUTCOMES: &str = "crm_record_outcomes";
+pub const DEAD_LETTERS: &str = "crm_dead_letters";
+pub const CLAIMS: &str = "crm_dedupe_claims";
+pub const LATENCY: &str = "crm_commit_to_accepted";
+pub const REQUESTS: &str = "crm_inngest_requests";
+pub const REQUEST_DURATION: &str = "crm_inngest_request_duration";
+pub const IN_FLIGHT: &str = "crm_events_in_flight";
+pub const RETRIES: &str = "crm_retries";
+pub const COMMITS: &str = "crm_offset_commits";
+pub const COMMIT_AGE: &str = "crm_commit_age";
+pub const REBALANCES: &str = "crm_rebalances";
+pub const ROOM_PAUSES: &str = "crm_room_pauses";
+pub const PAUSED: &str = "crm_paused_partitions";
+pub const LAG: &str = "crm_consumer_lag";
+pub const SKEW: &str = "crm_consumer_skew";
+pub const ASSIGNED: &str = "crm_assigned_partitions";
+pub const HALTED: &str = "crm_halted_partitions";
+/// Held by consumers that do not run here.
+pub const HELD: &str = "crm_held_partitions";
+pub const OUTSTANDING: &str = "crm_outstanding_records";
+pub const STANDING_STILL: &str = "crm_consumer_standing_still";
+pub const POLL_AGE: &str = "crm_poll_age";
+pub const TICK_AGE: &str = "crm_tick_age";
+
+pub const ALL: [&str; 24] = [
+    BUILD,
+    RECEIVED,
+    OUTCOMES,
+    DEAD_LETTERS,
+    CLAIMS,
+    LATENCY,
+    REQUESTS,
+    REQUEST_DURATION,
+    IN_FLIGHT,
+    RETRIES,
+    COMMITS,
+    COMMIT_AGE,
+    REBALANCES,
+    ROOM_PAUSES,
+    PAUSED,
+    LAG,
+    SKEW,
+    ASSIGNED,
+    HALTED,
+    HELD,
+    OUTSTANDING,
+    STANDING_STILL,
+    POLL_AGE,
+    TICK_AGE,
+];

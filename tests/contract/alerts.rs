@@ -1,0 +1,79 @@
+//! The alert rules name metrics as a scrape shows them, and send people to a chapter of the runbook that exists.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crm_event_processors::consumers::Consumer;
+use crm_event_processors::inngest::Answer;
+use crm_event_processors::telemetry::{Telemetry, names};
+
+use super::tidy::{anchors, assert_none, read};
+
+/// Every series name of a scrape, of instruments that have something to show.
+fn scraped() -> BTreeSet<String> {
+    let telemetry = Telemetry::new().expect("instruments");
+    let second = Duration::from_secs(1);
+    telemetry.accepted(Consumer::Tier, second);
+    telemetry.answered(Consumer::Tier, &Answer::Accepted, second);
+    telemetry.dead_lettered("tier", "unknown_answer");
+    crate::telemetry::publish_something(&telemetry);
+    let text = telemetry.scrape().expect("text");
+    let series = text.lines().filter(|line| !line.starts_with('#'));
+    series
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+/// The words of the rules that are our metrics.
+fn metrics_of(rules: &str) -> BTreeSet<String> {
+    let code = rules.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let words = code.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+    let ours = words.filter(|word| word.starts_with("crm_"));
+    ours.map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn every_metric_that_an_alert_names_is_in_a_scrape() {
+    let scraped = scraped();
+    let named = metrics_of(&read("docs/alerts.yaml"));
+    assert!(named.len() > 10, "only {named:?}");
+    let unknown = named.difference(&scraped).cloned();
+    assert_none(&unknown.collect::<Vec<_>>());
+}
+
+#[test]
+fn every_metric_that_has_a_name_is_in_a_scrape_and_no_other_is() {
+    let scraped = scraped();
+    let stem = |name: &str| {
+        let ends = ["_bucket", "_sum", "_count", "_total", "_seconds"];
+        let mut stem = name.to_owned();
+        for end in ends {
+            stem = stem.strip_suffix(end).unwrap_or(&stem).to_owned();
+        }
+        stem
+    };
+    let shown: BTreeSet<String> = scraped.iter().map(|name| stem(name)).collect();
+    let known: BTreeSet<String> = names::ALL.into_iter().map(ToOwned::to_owned).collect();
+    assert_eq!(shown, known);
+}
+
+#[test]
+fn every_alert_leads_to_a_chapter_of_the_runbook() {
+    let rules = read("docs/alerts.yaml");
+    let known = anchors(&read("docs/runbook.md"));
+    let alerts = rules
+        .lines()
+        .filter(|line| line.trim_start().starts_with("- alert: "))
+        .count();
+    let chapters: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("runbook: docs/runbook.md#"))
+        .collect();
+    assert!(alerts > 10, "only {alerts} alerts");
+    assert_eq!(chapters.len(), alerts, "one for each");
+    let lost = chapters
+        .into_iter()
+        .filter(|chapter| !known.iter().any(|anchor| anchor == chapter));
+    assert_none(&lost.map(ToOwned::to_owned).collect::<Vec<_>>());
+}
