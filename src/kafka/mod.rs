@@ -7,10 +7,12 @@
 mod client;
 mod consumer;
 pub mod embedded;
+mod grants;
 pub mod memory;
 mod preflight;
 mod rebalance;
 
 pub use client::{Connection, Logging, producer_config};
 pub use consumer::{Membership, Source, start};
-pub use preflight::{Preflight, StartError};
+pub use grants::Grant;
+pub use preflight::StartError;
