@@ -19,6 +19,7 @@ install_packages() { # services...
       redis) command -v redis-server >/dev/null || missing+=(redis-server) ;;
       postgres) postgres_bin >/dev/null || missing+=(postgresql) ;;
       kafka)
+        command -v openssl >/dev/null || missing+=(openssl)
         command -v java >/dev/null || missing+=(default-jre-headless)
         [[ -d $JARS ]] || command -v mvn >/dev/null || missing+=(maven)
         ;;

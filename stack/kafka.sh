@@ -1,9 +1,15 @@
 # shellcheck shell=bash
-# One Kafka node that is broker and controller (KRaft), and the topics the worker expects.
+# One Kafka node that is broker and controller (KRaft), and the topics the worker expects. It listens twice: open to
+# everybody and everything, and with TLS, passwords and grants, as Confluent Cloud does.
 
 SOURCE_TOPICS=(crm.public.purchase_ledger crm.public.wallet_ledger crm.public.form_submissions)
 DEAD_LETTER_TOPICS=(crm.dlq.decode crm.dlq.currency
   crm.dlq.tier crm.dlq.mission)
+
+# Who may come in through SASL_SSL. None of them may do anything: a test grants what its user has, and their names say
+# what that is. One password for all; it lives and dies with the data.
+SASL_USERS=(sound no-describe no-read no-group no-join no-dead-letter revoked)
+TLS=$RUN/tls
 
 java_command() { # log level, class, arguments...
   local level=$1
@@ -23,14 +29,27 @@ kafka_healthy() {
 # Topics are not created by mere use, as on Confluent Cloud: a typo must not become a topic.
 kafka_init() {
   mkdir "$DATA/kafka"
+  make_certificates >"$RUN/logs/openssl.log" 2>&1 || fail_with_log openssl "making the certificates failed"
+  local password user users=
+  password=$(openssl rand -hex 16)
+  for user in "${SASL_USERS[@]}"; do users+=" user_$user=\"$password\""; done
+  (umask 077 && echo "$password" >"$TLS/password")
   cat >"$DATA/kafka/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:$CONTROLLER_PORT
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,CONTROLLER://127.0.0.1:$CONTROLLER_PORT
-advertised.listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,CONTROLLER://127.0.0.1:$CONTROLLER_PORT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,SASL_SSL://127.0.0.1:$KAFKA_SASL_PORT,CONTROLLER://127.0.0.1:$CONTROLLER_PORT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+listener.name.sasl_ssl.ssl.keystore.type=PEM
+listener.name.sasl_ssl.ssl.keystore.location=$TLS/server.pem
+listener.name.sasl_ssl.sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required$users;
+# Whoever comes without a name, through PLAINTEXT, may do everything; a user may do what was granted.
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+allow.everyone.if.no.acl.found=false
 log.dirs=$DATA/kafka/log
 auto.create.topics.enable=false
 offsets.topic.num.partitions=4
@@ -45,9 +64,22 @@ PROPERTIES
   "${JAVA[@]}" >"$RUN/logs/kafka.log" 2>&1 || fail_with_log kafka "formatting the Kafka storage failed"
 }
 
+# A CA of our own, and a certificate for this machine that it signed. A week is longer than any stack lives.
+make_certificates() {
+  rm -rf "$TLS"
+  mkdir -m 700 "$TLS"
+  local new=(openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
+  "${new[@]}" -x509 -days 7 -subj '/CN=crm stack CA' -keyout "$TLS/ca.key" -out "$TLS/ca.pem" &&
+    "${new[@]}" -subj '/CN=localhost' -keyout "$TLS/server.key" -out "$TLS/server.csr" &&
+    openssl x509 -req -days 7 -in "$TLS/server.csr" -CA "$TLS/ca.pem" -CAkey "$TLS/ca.key" -CAcreateserial \
+      -extfile <(echo 'subjectAltName=DNS:localhost,IP:127.0.0.1') -out "$TLS/server.crt" &&
+    cat "$TLS/server.key" "$TLS/server.crt" >"$TLS/server.pem"
+}
+
 kafka_start() {
   is_running kafka && return
   require_free_port kafka "$KAFKA_PORT"
+  require_free_port kafka_sasl "$KAFKA_SASL_PORT"
   require_free_port controller "$CONTROLLER_PORT"
   [[ -d $DATA/kafka ]] || kafka_init
   java_command info kafka.Kafka "$DATA/kafka/server.properties"

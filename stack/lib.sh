@@ -9,6 +9,7 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/crm-event-processors
 # Not the usual ports, so that a developer's own servers do not clash; and below 32768,
 # because Linux hands the ports above to outgoing connections and could take ours first.
 KAFKA_PORT=${STACK_KAFKA_PORT:-31092}
+KAFKA_SASL_PORT=${STACK_KAFKA_SASL_PORT:-31094}
 CONTROLLER_PORT=${STACK_CONTROLLER_PORT:-31093}
 CONNECT_PORT=${STACK_CONNECT_PORT:-31083}
 POSTGRES_PORT=${STACK_POSTGRES_PORT:-31432}

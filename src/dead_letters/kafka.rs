@@ -4,16 +4,19 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 
 use super::{DeadLetters, Letter, WriteError, provenance};
 use crate::clock::SharedClock;
-use crate::kafka::{Connection, Logging, producer_config};
+use crate::kafka::{Connection, Grant, Logging, producer_config};
 
-/// Writes to `<prefix>.dlq.<consumer>` with an idempotent producer. An idempotent producer may die of an error for good,
-/// a missing grant among them; it is replaced then, or no letter would be written until the process is restarted.
+/// Why a letter was not written, for us and for people.
+type Cause = (Option<RDKafkaErrorCode>, String);
+
+/// Writes to `<prefix>.dlq.<consumer>` with an idempotent producer. An idempotent producer may die of an error for good;
+/// it is replaced then, or no letter would be written until the process is restarted. A missing grant ends the process.
 pub struct KafkaDeadLetters {
     producer: Mutex<FutureProducer<Logging>>,
     connection: Connection,
@@ -45,12 +48,10 @@ impl KafkaDeadLetters {
         self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts a new producer in the place of one that is dead for good.
-    fn replace_if_dead(&self) {
+    /// Puts a new producer in the place of one that is dead for good, and gives what it died of.
+    fn replace_if_dead(&self) -> Option<RDKafkaErrorCode> {
         let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((code, reason)) = producer.client().fatal_error() else {
-            return;
-        };
+        let (code, reason) = producer.client().fatal_error()?;
         match producer_config(&self.connection).create_with_context(Logging) {
             Ok(new) => {
                 tracing::warn!(%code, reason, "dead-letter producer replaced after a fatal error");
@@ -58,9 +59,25 @@ impl KafkaDeadLetters {
             }
             Err(error) => tracing::error!(%error, %code, reason, "dead-letter producer cannot be replaced"),
         }
+        Some(code)
     }
 
-    async fn send(&self, letter: &Letter, topic: &str) -> Result<(), String> {
+    fn write_error(&self, topic: String, (code, cause): Cause) -> WriteError {
+        let died_of = self.replace_if_dead();
+        let codes = [code, died_of];
+        let is = |wanted| codes.contains(&Some(wanted));
+        let grant = if is(RDKafkaErrorCode::TopicAuthorizationFailed) {
+            Grant::Write(topic.clone())
+        } else if is(RDKafkaErrorCode::ClusterAuthorizationFailed) {
+            Grant::WriteIdempotently
+        } else {
+            return WriteError::Unavailable { topic, cause };
+        };
+        let mend = Grant::mend(&[grant]);
+        WriteError::Refused { topic, cause, mend }
+    }
+
+    async fn send(&self, letter: &Letter, topic: &str) -> Result<(), Cause> {
         let producer = self.producer();
         let ours = provenance(letter, self.clock.now_ms());
         let sending = letter.record.with(|record| {
@@ -84,13 +101,13 @@ impl KafkaDeadLetters {
             };
             producer
                 .send_result(message.headers(headers))
-                .map_err(|(error, _message)| error.to_string())
+                .map_err(|(error, _message)| cause(&error))
         });
-        let delivered = sending.ok_or("the record is not in its batch")??.await;
-        match delivered {
+        let sent = sending.ok_or_else(|| (None, "the record is not in its batch".to_owned()))??;
+        match sent.await {
             Ok(Ok(_delivery)) => Ok(()),
-            Ok(Err((error, _message))) => Err(error.to_string()),
-            Err(_canceled) => Err("the producer is gone".to_owned()),
+            Ok(Err((error, _message))) => Err(cause(&error)),
+            Err(_canceled) => Err((None, "the producer is gone".to_owned())),
         }
     }
 }
@@ -101,12 +118,13 @@ impl DeadLetters for KafkaDeadLetters {
             let topic = letter.queue.topic(&self.prefix);
             match self.send(letter, &topic).await {
                 Ok(()) => Ok(()),
-                Err(cause) => {
-                    self.replace_if_dead();
-                    Err(WriteError { topic, cause })
-                }
+                Err(cause) => Err(self.write_error(topic, cause)),
             }
         }
         .boxed()
     }
+}
+
+fn cause(error: &KafkaError) -> Cause {
+    (error.rdkafka_error_code(), error.to_string())
 }

@@ -66,7 +66,7 @@ impl DeadLetters for MemoryDeadLetters {
     fn write<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), WriteError>> {
         async move {
             if let Some(cause) = self.state().failures.pop_front() {
-                return Err(WriteError {
+                return Err(WriteError::Unavailable {
                     topic: letter.queue.name().to_owned(),
                     cause,
                 });

@@ -39,12 +39,15 @@ pub struct Letter {
     pub policy: bool,
 }
 
-/// The topic could not be written. The record is held and written again.
+/// The topic could not be written. The record is held.
 #[derive(Debug, thiserror::Error)]
-#[error("dead-letter topic {topic} not writable: {cause}")]
-pub struct WriteError {
-    pub topic: String,
-    pub cause: String,
+pub enum WriteError {
+    /// It is written again, without limit.
+    #[error("dead-letter topic {topic} not writable: {cause}")]
+    Unavailable { topic: String, cause: String },
+    /// Nothing will be written until an operator has acted: the process ends and says so.
+    #[error("dead-letter topic {topic} not writable: {cause}. {mend}")]
+    Refused { topic: String, cause: String, mend: String },
 }
 
 /// Where dead letters go.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::Secret;
 
@@ -88,6 +88,26 @@ pub fn producer_config(connection: &Connection) -> ClientConfig {
     config
 }
 
+/// For a look at whether topics may be read: told at once that there is nothing to read, and never a member of the group.
+#[must_use]
+pub(super) fn fetch_probe_config(connection: &Connection, group: &str) -> ClientConfig {
+    let mut config = connection.config();
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "10");
+    config
+}
+
+/// For a look at whether topics may be written: asks for a number of acknowledgements that no broker takes.
+#[must_use]
+pub(super) fn write_probe_config(connection: &Connection) -> ClientConfig {
+    let mut config = connection.config();
+    config.set("acks", "2").set("message.timeout.ms", "10000");
+    config
+}
+
 /// Sends librdkafka's log lines to ours. They name brokers and errors, never payloads or secrets.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Logging;
@@ -98,7 +118,10 @@ impl ClientContext for Logging {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka client");
+        // Told like an error, and none: the preflight waits for it.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, reason, "kafka client");
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::client::{Connection, consumer_config};
 use super::ends;
+use super::grants::{self, Grant};
 use super::preflight::{self, Preflight, StartError};
 use super::rebalance::{Context, State};
 use super::seeding::{self, Group, StartAt};
@@ -99,20 +100,18 @@ pub fn start(
         seeds: OnceLock::new(),
         state: Mutex::new(State::default()),
     };
-    let config = consumer_config(&connection, &group.name(), session_timeout_ms);
+    let name = group.name();
+    let config = consumer_config(&connection, &name, session_timeout_ms);
     let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(StartError::Client)?;
     let consumer = Arc::new(consumer);
     let subscribed: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
-    let wanted = subscribed
-        .iter()
-        .map(|topic| (*topic).to_owned())
-        .chain(needed)
-        .collect();
     preflight::check(
         &consumer,
         &Preflight {
             connection: &connection,
-            topics: wanted,
+            group: &name,
+            sources: subscribed.iter().map(|topic| (*topic).to_owned()).collect(),
+            dead_letters: needed,
         },
     )?;
     let seeds = seeding::seeds(&consumer, &connection, &group, membership.start_at)?;
@@ -127,6 +126,7 @@ pub fn start(
     let committer = committer.map_err(StartError::Thread)?;
     let poller = Poller {
         consumer,
+        group: name,
         commands: command_rx,
         orders,
         short_of_room: false,
@@ -196,6 +196,7 @@ fn commit(consumer: &BaseConsumer<Context>, commits: &[Commit]) -> Result<(), St
 
 struct Poller {
     consumer: Arc<BaseConsumer<Context>>,
+    group: String,
     commands: mpsc::Receiver<Command>,
     orders: std::sync::mpsc::SyncSender<Order>,
     /// Everything is paused until memory is free again.
@@ -369,24 +370,26 @@ impl Poller {
         open.bytes()
     }
 
+    /// What an operator has to do about a refusal. The client does not say which topic it was.
+    fn mend(&self, code: RDKafkaErrorCode) -> String {
+        let topics = self.consumer.context().topics.iter();
+        match code {
+            RDKafkaErrorCode::TopicAuthorizationFailed => {
+                Grant::mend(&topics.map(|topic| Grant::Read(topic.to_string())).collect::<Vec<_>>())
+            }
+            RDKafkaErrorCode::GroupAuthorizationFailed => Grant::mend(&[Grant::Join(self.group.clone())]),
+            RDKafkaErrorCode::ClusterAuthorizationFailed => "Grant DESCRIBE on the cluster".to_owned(),
+            _ => grants::MEND_KEY.to_owned(),
+        }
+    }
+
     fn failed(&self, error: &KafkaError) {
         let context = self.consumer.context();
-        let code = error.rdkafka_error_code();
-        match code {
-            Some(
-                RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed
-                | RDKafkaErrorCode::ClusterAuthorizationFailed
-                | RDKafkaErrorCode::SaslAuthenticationFailed
-                | RDKafkaErrorCode::Authentication,
-            ) => {
-                let last = context
-                    .state()
-                    .last_error
-                    .clone()
-                    .map(|(_, reason)| reason)
-                    .unwrap_or_default();
-                let message = format!("kafka refuses us: {error} {last}. {}", preflight::grant_for(code));
+        match error.rdkafka_error_code() {
+            Some(code) if grants::is_authorization(code) || grants::is_authentication(code) => {
+                let last = context.state().last_error.clone();
+                let last = last.map(|(_, reason)| reason).unwrap_or_default();
+                let message = format!("kafka refuses us: {last}. {}", self.mend(code));
                 context.tell(Event::Failed(Failure::Configuration(message)));
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {

@@ -8,6 +8,7 @@ mod client;
 mod consumer;
 pub mod embedded;
 mod ends;
+mod grants;
 mod lookup;
 pub mod memory;
 mod preflight;
@@ -16,5 +17,6 @@ mod seeding;
 
 pub use client::{Connection, Logging, MAX_POLL_INTERVAL, producer_config};
 pub use consumer::{Membership, Source, start};
-pub use preflight::{Preflight, StartError};
+pub use grants::Grant;
+pub use preflight::StartError;
 pub use seeding::{Group, StartAt};

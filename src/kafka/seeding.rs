@@ -5,15 +5,17 @@
 //! because its own is out of date by then.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::client::{Connection, Logging};
+use super::grants::Grant;
 use super::lookup::{LookedUp, look_up, positions};
-use super::preflight::{METADATA_TIMEOUT, StartError};
+use super::preflight::{LOOK, PATIENCE, StartError};
 use super::rebalance::Context;
 use crate::consumers::Consumer;
 use crate::progress::{ConsumerSet, Start};
@@ -79,7 +81,14 @@ pub(super) fn seeds(
         return Ok(BTreeMap::new());
     }
     let ours = look_up(consumer, &partitions).map_err(StartError::LookUp)?;
-    let main = look_up(&client(connection, &group.main)?, &partitions).map_err(StartError::LookUp)?;
+    let asking = client(connection, &group.main)?;
+    if commitments(&asking, &partitions)?.is_none() {
+        return Err(StartError::Refused {
+            cause: format!("group {} goes on where group {} is", group.name(), group.main),
+            mend: Grant::mend(&[Grant::Join(group.main.clone())]),
+        });
+    }
+    let main = look_up(&asking, &partitions).map_err(StartError::LookUp)?;
     let chosen = match start_at.map(Offset::from) {
         Some(at) => Some(positions(consumer, &partitions, at).map_err(StartError::LookUp)?),
         None => None,
@@ -155,14 +164,32 @@ fn refuse_rivals(connection: &Connection, group: &Group, partitions: &TopicParti
 }
 
 fn has_committed(connection: &Connection, group: &str, partitions: &TopicPartitionList) -> Result<bool, StartError> {
-    match client(connection, group)?.committed_offsets(partitions.clone(), METADATA_TIMEOUT) {
-        Ok(committed) => Ok(committed
-            .elements()
-            .iter()
-            .any(|element| matches!(element.offset(), Offset::Offset(_)))),
-        // A group that this key may not use is none that it has used.
-        Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Ok(false),
-        Err(error) => Err(StartError::LookUp(error)),
+    // A group that this key may not see is none that it has used.
+    let committed = commitments(&client(connection, group)?, partitions)?;
+    let is_committed = |element: &TopicPartitionListElem<'_>| matches!(element.offset(), Offset::Offset(_));
+    Ok(committed.is_some_and(|committed| committed.elements().iter().any(is_committed)))
+}
+
+/// What a group has committed; `None` if the key may not see the group. The client tells that only as an event, while the
+/// question itself goes on until its time is over: so it is asked with little time, again and again.
+fn commitments(
+    client: &BaseConsumer<Logging>,
+    partitions: &TopicPartitionList,
+) -> Result<Option<TopicPartitionList>, StartError> {
+    let started = Instant::now();
+    let refused = |error: &KafkaError| error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed);
+    loop {
+        let error = match client.committed_offsets(partitions.clone(), LOOK) {
+            Ok(committed) => return Ok(Some(committed)),
+            Err(error) => error,
+        };
+        let mut told = std::iter::from_fn(|| client.poll(Duration::from_millis(5)));
+        if refused(&error) || told.any(|told| told.is_err_and(|error| refused(&error))) {
+            return Ok(None);
+        }
+        if started.elapsed() >= PATIENCE {
+            return Err(StartError::LookUp(error));
+        }
     }
 }
 
@@ -176,7 +203,7 @@ fn client(connection: &Connection, group: &str) -> Result<BaseConsumer<Logging>,
 fn all_partitions(consumer: &BaseConsumer<Context>) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for topic in consumer.context().topics.iter() {
-        let metadata = consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
         for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
             list.add_partition(topic, partition.id());
         }

@@ -17,7 +17,7 @@ use super::outcome::{Disposition, Outcome};
 use super::shared::{Shared, Ticket};
 use super::standstill::Target;
 use crate::consumers::{self, Consumer, Decision};
-use crate::dead_letters::{Letter, Queue};
+use crate::dead_letters::{Letter, Queue, WriteError};
 use crate::dedupe::{Claim, ClaimKey};
 use crate::progress::ConsumerSet;
 
@@ -289,6 +289,10 @@ pub(super) async fn bury(shared: &Shared, ticket: &Ticket, letter: &Letter) -> b
                 return true;
             }
             Err(error) => {
+                if let WriteError::Refused { .. } = error {
+                    // The pipeline ends of it. Until it does, this record is held like any other.
+                    let _told_already = shared.refused.try_send(error.to_string());
+                }
                 let wait = backoff.next(None, &shared.ports.randomness);
                 shared.ports.telemetry.retried(letter.queue.name(), "dead_letters");
                 tracing::error!(%error, ?wait, "record held until its dead letter is written");

@@ -84,6 +84,7 @@ struct Pipeline {
     intake: Intake,
     partitions: Partitions,
     finished: mpsc::Receiver<Vec<Finished>>,
+    refused: mpsc::Receiver<String>,
     workers: JoinSet<()>,
     revoking: Option<Revoking>,
     /// The group has given us our share.
@@ -114,6 +115,7 @@ pub async fn run(options: Options, source: Handle, ports: Ports, shutdown: Cance
                 Some(event) => pipeline.happened(event),
                 None => Err(Failure::Fatal("the source is gone".to_owned())),
             },
+            Some(cause) = pipeline.refused.recv() => Err(Failure::Configuration(cause)),
             Some(worker) = pipeline.workers.join_next() => {
                 Err(Failure::Fatal(format!("a lane ended: {worker:?}")))
             }
@@ -132,7 +134,8 @@ impl Pipeline {
     fn start(options: Options, source: Handle, ports: Ports) -> Self {
         let (finished_tx, finished) = mpsc::channel(1024);
         let telemetry = Arc::clone(&ports.telemetry);
-        let shared = Arc::new(Shared::new(ports));
+        let (refused_tx, refused) = mpsc::channel(1);
+        let shared = Arc::new(Shared::new(ports, refused_tx));
         let mut workers = JoinSet::new();
         let mut lanes = Vec::new();
         for (consumer, count) in &options.consumers {
@@ -174,6 +177,7 @@ impl Pipeline {
             intake,
             partitions,
             finished,
+            refused,
             workers,
             revoking: None,
             joined: false,

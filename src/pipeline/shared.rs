@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::backoff::Randomness;
 use super::standstill::{Standstills, Target};
@@ -73,15 +73,18 @@ pub(super) struct Shared {
     /// Requests the target accepted: tells "down for everyone" from "refuses this one".
     pub(super) accepted: AtomicU64,
     pub(super) standstills: Standstills,
+    /// Takes what only an operator can mend, and what no waiting for one is provided for: the process ends.
+    pub(super) refused: mpsc::Sender<String>,
 }
 
 impl Shared {
-    pub(super) fn new(ports: Ports) -> Self {
+    pub(super) fn new(ports: Ports, refused: mpsc::Sender<String>) -> Self {
         Self {
             ports,
             fence: watch::Sender::new(0),
             accepted: AtomicU64::new(0),
             standstills: Standstills::default(),
+            refused,
         }
     }
 

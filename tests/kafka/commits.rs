@@ -93,7 +93,10 @@ async fn a_group_that_refuses_us_ends_the_worker_with_what_to_grant() {
     let Exit::Failed(Failure::Configuration(message)) = exit else {
         panic!("{exit:?}");
     };
-    assert!(message.contains("Grant READ on the consumer group"), "{message}");
+    assert!(
+        message.contains("Grant READ on consumer group crm-event-processors"),
+        "{message}"
+    );
 }
 
 /// A member of a group of its own, with the cluster's purchases assigned to it.

@@ -2,6 +2,7 @@
 
 use crm_event_processors::consumers::Consumer;
 use crm_event_processors::pipeline::Exit;
+use crm_event_processors::pipeline::source::Failure;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::cluster::{NOW_MS, OwnHeader, Raw, TOPICS, award_id, purchase, purchases};
@@ -120,7 +121,7 @@ async fn a_record_is_held_until_its_dead_letter_topic_can_be_written() {
     for (id, lsn) in [("one", 1), ("two", 2)] {
         world.purchase(1, id, lsn).await;
     }
-    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 500];
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 500];
     world.mock().request_errors(RDKafkaApiKey::Produce, &refused);
     let worker = world.worker().await;
     world.wait_committed(purchases(1), 2).await;
@@ -146,14 +147,48 @@ async fn a_producer_that_cannot_be_used_any_more_is_replaced() {
         value: Some(b"bad".to_vec()),
         ..Raw::default()
     };
-    // To an idempotent producer this is fatal: the grant that follows would come too late for it.
-    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED];
+    // To an idempotent producer this is fatal: what is mended later comes too late for it.
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_TRANSACTION_TIMEOUT];
     world.mock().request_errors(RDKafkaApiKey::InitProducerId, &refused);
     world.produce(purchases(0), &bad).await;
     let worker = world.worker().await;
     world.wait_committed(purchases(0), 1).await;
     assert_eq!(worker.stop().await, DRAINED);
     assert_eq!(world.read("crm.dlq.decode", 1)[0].value, bad.value);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_grant_to_write_dead_letters_ends_the_worker_and_commits_nothing() {
+    let (write, idempotently) = (
+        (
+            RDKafkaApiKey::Produce,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        ),
+        (
+            RDKafkaApiKey::InitProducerId,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
+        ),
+    );
+    for ((request, refused), grant) in [
+        (write, "WRITE on topic crm.dlq.decode"),
+        (idempotently, "IDEMPOTENT_WRITE on the cluster"),
+    ] {
+        let world = World::new(1);
+        let bad = Raw {
+            value: Some(b"bad".to_vec()),
+            ..Raw::default()
+        };
+        world.produce(purchases(0), &bad).await;
+        world.mock().request_errors(request, &[refused]);
+        let worker = world.worker().await;
+        let exit = worker.ended().await;
+        let Exit::Failed(Failure::Configuration(message)) = &exit else {
+            panic!("{exit:?}");
+        };
+        assert!(message.contains(grant), "{message}");
+        assert_eq!(world.len("crm.dlq.decode"), 0);
+        assert_ne!(world.committed(purchases(0)), Some(1), "its record is read again");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

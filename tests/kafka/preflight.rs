@@ -31,7 +31,7 @@ async fn a_topic_that_may_not_be_read_is_named_with_the_grant() {
     assert!(matches!(error, StartError::Refused { .. }), "{error}");
     let message = error.to_string();
     assert!(
-        message.contains(TOPICS[1]) && message.contains("Grant READ and DESCRIBE"),
+        message.contains(TOPICS[1]) && message.contains("--operations read"),
         "{message}"
     );
 }

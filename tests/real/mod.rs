@@ -3,7 +3,9 @@
 //! What must come out is computed from the SQL and from the records in the topic, read past the code under test.
 
 mod consumer_sets;
+mod grants;
 mod path;
+mod secure;
 mod startup;
 mod topics;
 mod worker;

@@ -48,6 +48,11 @@ fn partitions(client: &BaseConsumer, topic: &str) -> Vec<(i32, i64)> {
         .collect()
 }
 
+/// How many records a topic was ever given.
+pub(super) fn len(topic: &str) -> i64 {
+    partitions(&client("witness"), topic).iter().map(|(_, end)| end).sum()
+}
+
 /// The changes of one merchant's rows, in log order per row.
 pub(super) fn changes(topic: &str, merchant: &str) -> Vec<Change> {
     let client = client("witness");
@@ -87,6 +92,23 @@ pub(super) fn changes(topic: &str, merchant: &str) -> Vec<Change> {
         }
     }
     changes
+}
+
+/// Asks until the topic holds a change of this merchant.
+pub(super) async fn wait_changes(topic: &'static str, merchant: &str) -> Vec<Change> {
+    let started = Instant::now();
+    loop {
+        let merchant = merchant.to_owned();
+        let found = tokio::task::spawn_blocking(move || changes(topic, &merchant)).await;
+        let found = found.expect("asked");
+        if !found.is_empty() {
+            return found;
+        }
+        assert!(
+            started.elapsed() < super::worker::PATIENCE,
+            "{topic} holds nothing of ours"
+        );
+    }
 }
 
 /// What a group has committed, and where the topic ends, by partition.

@@ -1,0 +1,73 @@
+//! What the account behind the API key must be granted, in words that an operator can paste. Pure.
+
+use std::fmt;
+
+use rdkafka::error::RDKafkaErrorCode;
+
+/// A grant that the account lacks. READ and WRITE bring DESCRIBE with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grant {
+    /// READ on a topic.
+    Read(String),
+    /// WRITE on a topic.
+    Write(String),
+    /// READ on the consumer group.
+    Join(String),
+    /// What an idempotent producer needs where WRITE on its topic does not bring it: brokers before Kafka 3.0.
+    WriteIdempotently,
+}
+
+impl Grant {
+    /// What an operator has to do.
+    #[must_use]
+    pub fn mend(lacking: &[Self]) -> String {
+        let names: Vec<String> = lacking.iter().map(ToString::to_string).collect();
+        let commands: Vec<String> = lacking.iter().map(|grant| format!("`{}`", grant.command())).collect();
+        let (names, commands) = (names.join(", "), commands.join(", "));
+        format!("Grant {names} to the account of KAFKA_API_KEY, on Confluent Cloud with {commands}")
+    }
+
+    /// The command line that grants it on Confluent Cloud. <https://docs.confluent.io/confluent-cli>
+    fn command(&self) -> String {
+        let rest = match self {
+            Self::Read(topic) => format!("--operations read --topic {topic}"),
+            Self::Write(topic) => format!("--operations write --topic {topic}"),
+            Self::Join(group) => format!("--operations read --consumer-group {group}"),
+            Self::WriteIdempotently => "--operations idempotent-write --cluster-scope".to_owned(),
+        };
+        format!("confluent kafka acl create --allow --service-account <account> {rest}")
+    }
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(topic) => write!(f, "READ on topic {topic}"),
+            Self::Write(topic) => write!(f, "WRITE on topic {topic}"),
+            Self::Join(group) => write!(f, "READ on consumer group {group}"),
+            Self::WriteIdempotently => f.write_str("IDEMPOTENT_WRITE on the cluster"),
+        }
+    }
+}
+
+/// Whether the broker refuses an account that it knows.
+pub(super) fn is_authorization(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+    )
+}
+
+/// Whether the broker does not believe that we are who we say.
+pub(super) fn is_authentication(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed
+    )
+}
+
+/// What to do about a key that is not believed.
+pub(super) const MEND_KEY: &str =
+    "Check KAFKA_API_KEY and KAFKA_API_SECRET: both of one key, of this cluster, not deleted";
