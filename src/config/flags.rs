@@ -54,6 +54,9 @@ pub struct Flags {
     /// Where a committed offset lies outside the log, go on at the log's begin instead of halting the partition.
     #[arg(long, help_heading = "Kafka")]
     pub accept_gap: bool,
+    /// Write dead letters however many there are, instead of halting the consumer.
+    #[arg(long, help_heading = "Kafka")]
+    pub accept_dead_letters: bool,
 
     /// The consumers that run, separated by commas. Default: currency,tier,mission.
     #[arg(long, env = "CONSUMERS", value_name = "NAMES", help_heading = "Consumers")]

@@ -31,6 +31,7 @@ pub struct Settings {
     pub topic_prefix: String,
     pub group: String,
     pub accept_gap: bool,
+    pub accept_dead_letters: bool,
     /// The consumers that run, each with its lanes.
     pub consumers: Vec<(Consumer, usize)>,
     pub decimals: DecimalMode,
@@ -143,6 +144,7 @@ impl Reader {
             topic_prefix: topic_prefix(flags),
             group,
             accept_gap: flags.accept_gap,
+            accept_dead_letters: flags.accept_dead_letters,
             consumers,
             decimals,
             program_file: program_file?.to_owned(),

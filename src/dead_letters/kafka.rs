@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 
@@ -60,7 +60,7 @@ impl KafkaDeadLetters {
         }
     }
 
-    async fn send(&self, letter: &Letter, topic: &str) -> Result<(), String> {
+    async fn send(&self, letter: &Letter<'_>, topic: &str) -> Result<(), KafkaError> {
         let producer = self.producer();
         let ours = provenance(letter, self.clock.now_ms());
         let sending = letter.record.with(|record| {
@@ -84,26 +84,31 @@ impl KafkaDeadLetters {
             };
             producer
                 .send_result(message.headers(headers))
-                .map_err(|(error, _message)| error.to_string())
+                .map_err(|(error, _message)| error)
         });
-        let delivered = sending.ok_or("the record is not in its batch")??.await;
-        match delivered {
+        match sending?.await {
             Ok(Ok(_delivery)) => Ok(()),
-            Ok(Err((error, _message))) => Err(error.to_string()),
-            Err(_canceled) => Err("the producer is gone".to_owned()),
+            Ok(Err((error, _message))) => Err(error),
+            // The producer is gone.
+            Err(_canceled) => Err(KafkaError::Canceled),
         }
     }
 }
 
 impl DeadLetters for KafkaDeadLetters {
-    fn write<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), WriteError>> {
+    fn write<'a>(&'a self, letter: &'a Letter<'a>) -> BoxFuture<'a, Result<(), WriteError>> {
         async move {
             let topic = letter.queue.topic(&self.prefix);
             match self.send(letter, &topic).await {
                 Ok(()) => Ok(()),
-                Err(cause) => {
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                    let bytes = letter.record.bytes();
+                    Err(WriteError::TooLarge { topic, bytes })
+                }
+                Err(error) => {
                     self.replace_if_dead();
-                    Err(WriteError { topic, cause })
+                    let cause = error.to_string();
+                    Err(WriteError::NotWritable { topic, cause })
                 }
             }
         }

@@ -302,7 +302,7 @@ impl Poller {
                 None => break,
                 Some(Ok(message)) => {
                     taken += 1;
-                    if self.copy(&message) >= BATCH_BYTES {
+                    if self.copy(&message) >= BATCH_BYTES || context.budget.is_full() {
                         break;
                     }
                 }
@@ -342,7 +342,7 @@ impl Poller {
         let mut state = context.state();
         let open = state
             .open
-            .get_or_insert_with(|| BatchBuilder::new(Arc::clone(&context.topics)));
+            .get_or_insert_with(|| BatchBuilder::new(Arc::clone(&context.topics), context.budget.clone()));
         open.push(place, &record);
         open.bytes()
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::backoff::Randomness;
+use super::halt::Halts;
 use super::standstill::{Standstills, Target};
 use crate::clock::SharedClock;
 use crate::consumers::{Consumer, Rules};
@@ -73,15 +74,17 @@ pub(super) struct Shared {
     /// Requests the target accepted: tells "down for everyone" from "refuses this one".
     pub(super) accepted: AtomicU64,
     pub(super) standstills: Standstills,
+    pub(super) halts: Halts,
 }
 
 impl Shared {
-    pub(super) fn new(ports: Ports) -> Self {
+    pub(super) fn new(ports: Ports, accept_dead_letters: bool) -> Self {
         Self {
             ports,
             fence: watch::Sender::new(0),
             accepted: AtomicU64::new(0),
             standstills: Standstills::default(),
+            halts: Halts::new(accept_dead_letters),
         }
     }
 
@@ -93,6 +96,12 @@ impl Shared {
             _ = fence.changed() => {}
             () = tokio::time::sleep(duration) => {}
         }
+    }
+
+    /// Waits until the record is not ours any more, however long it takes.
+    pub(super) async fn until_ended(&self, epoch: &Epoch) {
+        let mut fence = self.fence.subscribe();
+        while epoch.is_live() && fence.changed().await.is_ok() {}
     }
 
     /// Waits until this consumer may ask the target; see [`Standstills::await_turn`].

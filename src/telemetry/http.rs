@@ -1,7 +1,7 @@
 //! `/livez`, `/readyz`, `/statusz`, `/metrics`.
 //!
 //! *Live* means that the loops tick; it does not depend on anything outside, so that an outage elsewhere restarts
-//! nobody. *Ready* means that partitions can be worked on: ticking, no consumer standing still, nothing halted.
+//! nobody. *Ready* means that partitions can be worked on: ticking, no consumer standing still or halted, no partition halted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -81,6 +81,9 @@ fn not_ready(telemetry: &Telemetry) -> Vec<String> {
         if let Some(reason) = &consumer.standing_still {
             problems.push(format!("{} stands still: {reason}", consumer.consumer.name()));
         }
+        if let Some(reason) = &consumer.halted {
+            problems.push(format!("{} is halted: {reason}", consumer.consumer.name()));
+        }
     }
     if telemetry.halted_partitions() > 0 {
         problems.push(format!(
@@ -144,6 +147,7 @@ pub fn status_json(telemetry: &Telemetry) -> serde_json::Value {
             "name": consumer.consumer.name(),
             "lanes": consumer.lanes,
             "standing_still": consumer.standing_still,
+            "halted": consumer.halted,
             "lag": lag,
             "outcomes": outcomes.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
         })

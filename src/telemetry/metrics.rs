@@ -369,10 +369,10 @@ fn observe(meter: &Meter, shared: &Arc<Observed>, clock: &SharedClock) {
     let seen = Arc::clone(shared);
     let still = meter.u64_observable_gauge(names::STANDING_STILL);
     still
-        .with_description("1 while a consumer waits for an operator.")
+        .with_description("1 while a consumer waits for an operator: refused by a target, or halted.")
         .with_callback(move |gauge| {
             for consumer in &seen.status.borrow().consumers {
-                let standing = u64::from(consumer.standing_still.is_some());
+                let standing = u64::from(consumer.standing_still.is_some() || consumer.halted.is_some());
                 gauge.observe(standing, &[consumer_label(Some(consumer.consumer))]);
             }
         })

@@ -2,6 +2,9 @@
 
 mod crashes;
 mod delivery;
+mod halts;
 mod harness;
+mod poison;
+mod pressure;
 mod rebalance;
 mod shutdown;

@@ -105,6 +105,9 @@ impl Employer {
             revoke_deadline: REVOKE_DEADLINE,
             drain_deadline: DRAIN_DEADLINE,
             max_records: MAX_RECORDS,
+            max_bytes: MAX_BYTES,
+            // The demo's poison is meant.
+            accept_dead_letters: true,
         };
         let hired = Instant::now();
         let (runtime, telemetry) = (tokio::runtime::Handle::current(), Arc::clone(&self.telemetry));
