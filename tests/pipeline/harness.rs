@@ -177,8 +177,9 @@ impl Worker {
     /// Waits until the published status is like this.
     pub(super) async fn wait_until(&self, predicate: impl Fn(&Status) -> bool) {
         let mut status = self.telemetry.watch();
-        let seen = status.wait_for(|status| predicate(status)).await;
-        drop(seen.expect("the worker runs"));
+        // Of paused time: what never comes fails the test instead of keeping it for ever.
+        let seen = tokio::time::timeout(Duration::from_secs(7200), status.wait_for(|status| predicate(status))).await;
+        drop(seen.expect("it comes to this").expect("the worker runs"));
     }
 
     /// The process is gone at once: nothing is drained, nothing committed.
