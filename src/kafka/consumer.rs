@@ -41,7 +41,7 @@ pub struct Membership {
     pub revoke_deadline: Duration,
     pub accept_gap: bool,
     pub budget: Budget,
-    /// The most records in memory: the event queue has room for as many batches.
+    /// The most records in memory: the event queue has room for as many batches of one.
     pub max_records: usize,
 }
 

@@ -12,8 +12,7 @@ use crate::progress::{self, ConsumerSet};
 use crate::record::TopicPartition;
 
 /// How far the first unfinished record of a partition may lie behind the last received one before the partition is
-/// paused, in records; it goes on at half of that. It bounds the skew between the consumers. It does not keep a stuck
-/// partition from using up everybody's room: a held record keeps its whole batch in memory.
+/// paused, in records; it goes on at half of that. It bounds the skew between the consumers.
 pub(super) const MAX_OUTSTANDING: usize = 10_000;
 
 #[derive(Debug)]

@@ -106,8 +106,7 @@ impl Employer {
             drain_deadline: DRAIN_DEADLINE,
             max_records: MAX_RECORDS,
             max_bytes: MAX_BYTES,
-            // The demo's poison is meant.
-            accept_dead_letters: true,
+            accept_dead_letters: false,
         };
         let hired = Instant::now();
         let (runtime, telemetry) = (tokio::runtime::Handle::current(), Arc::clone(&self.telemetry));
