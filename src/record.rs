@@ -1,12 +1,14 @@
 //! Records as received: positions and bytes, nothing understood yet.
 //!
-//! A [`Batch`] owns the bytes of everything fetched together, end to end; a [`RecordView`] borrows one record of it.
-//! A batch is dropped, and its memory budget given back, when the last record of it is finished by everybody.
-//! It never interprets a byte.
+//! A [`Record`] owns its bytes and its share of the memory [`Budget`]; both go when it is dropped, whatever was fetched
+//! with it. So a record that is held costs its own room and nobody else's. A [`Batch`] is a list of records; a
+//! [`RecordView`] borrows one. It never interprets a byte.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
-/// A borrowed view of one record. The bytes belong to the batch it was fetched with.
+/// A borrowed view of one record.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordView<'a> {
     pub topic: &'a str,
@@ -55,20 +57,27 @@ pub struct TopicPartition {
 
 /// Records fetched together.
 #[derive(Debug)]
-pub struct Batch {
-    topics: Topics,
-    bytes: Vec<u8>,
-    headers: Vec<HeaderSpan>,
-    records: Vec<RecordSpan>,
-    /// Gives the room back when the batch is dropped.
-    _share: Option<BudgetShare>,
+pub struct Batch(Vec<Record>);
+
+/// One record, kept for as long as somebody may have to dead-letter it untouched.
+#[derive(Debug)]
+pub struct Record {
+    origin: Arc<Origin>,
+    place: TopicPartition,
+    offset: i64,
+    timestamp_ms: Option<i64>,
+    /// Key, value, names and values of the headers, end to end: one allocation.
+    bytes: Box<[u8]>,
+    key: Option<Span>,
+    value: Option<Span>,
+    headers: Box<[HeaderSpan]>,
 }
 
-/// One record of a shared batch, kept for as long as somebody may have to dead-letter it untouched.
-#[derive(Debug, Clone)]
-pub struct Record {
-    batch: Arc<Batch>,
-    index: usize,
+/// What the records of a batch have in common.
+#[derive(Debug)]
+struct Origin {
+    topics: Topics,
+    budget: Budget,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,98 +88,68 @@ struct Span {
 
 #[derive(Debug)]
 struct HeaderSpan {
-    name: Box<str>,
+    name: Span,
     value: Option<Span>,
-}
-
-#[derive(Debug)]
-struct RecordSpan {
-    place: TopicPartition,
-    offset: i64,
-    timestamp_ms: Option<i64>,
-    key: Option<Span>,
-    value: Option<Span>,
-    headers: Span,
 }
 
 impl Batch {
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.records.len()
+    pub const fn len(&self) -> usize {
+        self.0.len()
     }
 
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
-    /// The headers of all records, end to end; [`Batch::view`] takes its record's part of them.
-    #[must_use]
-    pub fn headers(&self) -> Vec<Header<'_>> {
-        self.headers_in(Span {
-            start: 0,
-            end: self.headers.len(),
-        })
+    /// Where its records stand in Kafka, in the order of receipt.
+    pub fn places(&self) -> impl Iterator<Item = (TopicPartition, i64)> {
+        self.0.iter().map(Record::place)
     }
+}
 
-    /// Where a record stands in Kafka.
-    #[must_use]
-    pub fn place(&self, index: usize) -> Option<(TopicPartition, i64)> {
-        self.records.get(index).map(|record| (record.place, record.offset))
-    }
+impl IntoIterator for Batch {
+    type Item = Record;
+    type IntoIter = std::vec::IntoIter<Record>;
 
-    /// One record; `headers` is what [`Batch::headers`] gave.
-    #[must_use]
-    pub fn view<'a>(&'a self, index: usize, headers: &'a [Header<'a>]) -> Option<RecordView<'a>> {
-        let record = self.records.get(index)?;
-        let headers = headers
-            .get(record.headers.start..record.headers.end)
-            .unwrap_or_default();
-        Some(self.assemble(record, Headers(headers)))
-    }
-
-    fn headers_in(&self, span: Span) -> Vec<Header<'_>> {
-        let value = |header: &HeaderSpan| header.value.map(|span| span.of(&self.bytes));
-        let headers = self.headers.get(span.start..span.end).unwrap_or_default();
-        headers
-            .iter()
-            .map(|header| Header {
-                name: &header.name,
-                value: value(header),
-            })
-            .collect()
-    }
-
-    fn assemble<'a>(&'a self, record: &RecordSpan, headers: Headers<'a>) -> RecordView<'a> {
-        RecordView {
-            topic: self
-                .topics
-                .get(usize::from(record.place.topic))
-                .map_or("", AsRef::as_ref),
-            partition: record.place.partition,
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-            key: record.key.map(|span| span.of(&self.bytes)),
-            value: record.value.map(|span| span.of(&self.bytes)),
-            headers,
-        }
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 
 impl Record {
+    /// Where it stands in Kafka.
     #[must_use]
-    pub fn new(batch: &Arc<Batch>, index: usize) -> Self {
-        Self {
-            batch: Arc::clone(batch),
-            index,
-        }
+    pub const fn place(&self) -> (TopicPartition, i64) {
+        (self.place, self.offset)
     }
 
-    /// Calls `use_it` with a view of the record; `None` only if the index lies outside the batch.
-    pub fn with<R>(&self, use_it: impl FnOnce(RecordView<'_>) -> R) -> Option<R> {
-        let span = self.batch.records.get(self.index)?;
-        let headers = self.batch.headers_in(span.headers);
-        Some(use_it(self.batch.assemble(span, Headers(&headers))))
+    /// What it takes of the budget.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.bytes.len() + size_of_val(&*self.headers)
+    }
+
+    /// Calls `use_it` with a view of the record.
+    pub fn with<R>(&self, use_it: impl FnOnce(RecordView<'_>) -> R) -> R {
+        let headers: Vec<Header<'_>> = self.headers.iter().map(|header| header.of(&self.bytes)).collect();
+        let topic = self.origin.topics.get(usize::from(self.place.topic));
+        use_it(RecordView {
+            topic: topic.map_or("", AsRef::as_ref),
+            partition: self.place.partition,
+            offset: self.offset,
+            timestamp_ms: self.timestamp_ms,
+            key: self.key.map(|span| span.of(&self.bytes)),
+            value: self.value.map(|span| span.of(&self.bytes)),
+            headers: Headers(&headers),
+        })
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.origin.budget.give_back(self.bytes());
     }
 }
 
@@ -180,87 +159,90 @@ impl Span {
     }
 }
 
-/// Fills a batch, copying each record's bytes behind the last.
+impl HeaderSpan {
+    fn of<'a>(&self, bytes: &'a [u8]) -> Header<'a> {
+        Header {
+            // It was a text when it was copied.
+            name: std::str::from_utf8(self.name.of(bytes)).unwrap_or_default(),
+            value: self.value.map(|span| span.of(bytes)),
+        }
+    }
+}
+
+/// Copies what is fetched, record by record, each with its share of the budget.
 #[derive(Debug)]
 pub struct BatchBuilder {
-    batch: Batch,
-    /// What the records take besides their bytes: spans and header names.
-    overhead: usize,
+    origin: Arc<Origin>,
+    records: Vec<Record>,
+    bytes: usize,
 }
 
 impl BatchBuilder {
     #[must_use]
-    pub fn new(topics: Topics) -> Self {
+    pub fn new(topics: Topics, budget: Budget) -> Self {
         Self {
-            overhead: 0,
-            batch: Batch {
-                topics,
-                bytes: Vec::new(),
-                headers: Vec::new(),
-                records: Vec::new(),
-                _share: None,
-            },
+            origin: Arc::new(Origin { topics, budget }),
+            records: Vec::new(),
+            bytes: 0,
         }
     }
 
     /// Copies one record.
-    pub fn push(&mut self, place: TopicPartition, record: &RecordView<'_>) {
-        let key = record.key.map(|bytes| self.copy(bytes));
-        let value = record.value.map(|bytes| self.copy(bytes));
-        let start = self.batch.headers.len();
-        self.overhead += std::mem::size_of::<RecordSpan>();
-        for header in record.headers.0 {
-            self.overhead += std::mem::size_of::<HeaderSpan>() + header.name.len();
-            let value = header.value.map(|bytes| self.copy(bytes));
-            self.batch.headers.push(HeaderSpan {
-                name: header.name.into(),
-                value,
-            });
-        }
-        let headers = Span {
-            start,
-            end: self.batch.headers.len(),
+    pub fn push(&mut self, place: TopicPartition, view: &RecordView<'_>) {
+        let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        let headers = view.headers.0.iter();
+        let in_headers: usize = headers.map(|header| header.name.len() + length(header.value)).sum();
+        // As long as it will be: nothing is allocated twice, nothing is left over.
+        let mut bytes = Vec::with_capacity(length(view.key) + length(view.value) + in_headers);
+        let mut copy = |part: &[u8]| {
+            let start = bytes.len();
+            bytes.extend_from_slice(part);
+            Span {
+                start,
+                end: bytes.len(),
+            }
         };
-        self.batch.records.push(RecordSpan {
+        let key = view.key.map(&mut copy);
+        let value = view.value.map(&mut copy);
+        let headers = view.headers.0.iter().map(|header| HeaderSpan {
+            name: copy(header.name.as_bytes()),
+            value: header.value.map(&mut copy),
+        });
+        let headers = headers.collect();
+        let record = Record {
+            origin: Arc::clone(&self.origin),
             place,
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
+            offset: view.offset,
+            timestamp_ms: view.timestamp_ms,
+            bytes: bytes.into_boxed_slice(),
             key,
             value,
             headers,
-        });
+        };
+        self.origin.budget.take(record.bytes());
+        self.bytes += record.bytes();
+        self.records.push(record);
     }
 
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.batch.records.len()
+    pub const fn len(&self) -> usize {
+        self.records.len()
     }
 
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.batch.records.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.records.is_empty()
     }
 
     /// Memory taken so far.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.batch.bytes.len() + self.overhead
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    /// The batch, holding its part of the budget until it is dropped.
     #[must_use]
-    pub fn finish(mut self, budget: &Budget) -> Batch {
-        self.batch._share = Some(budget.take(self.batch.records.len(), self.bytes()));
-        self.batch
-    }
-
-    fn copy(&mut self, bytes: &[u8]) -> Span {
-        let start = self.batch.bytes.len();
-        self.batch.bytes.extend_from_slice(bytes);
-        Span {
-            start,
-            end: self.batch.bytes.len(),
-        }
+    pub fn finish(self) -> Batch {
+        Batch(self.records)
     }
 }
 
@@ -272,101 +254,95 @@ pub struct Budget(Arc<BudgetState>);
 
 #[derive(Debug)]
 struct BudgetState {
-    used: std::sync::Mutex<Used>,
-    freed: std::sync::Condvar,
+    records: AtomicUsize,
+    bytes: AtomicUsize,
     max_records: usize,
     max_bytes: usize,
+    /// Somebody waits for room: only then is giving back more than two counters.
+    awaited: AtomicBool,
+    gate: Mutex<()>,
+    freed: Condvar,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Used {
-    records: usize,
-    bytes: usize,
-}
-
-/// A batch's part of the budget.
-#[derive(Debug)]
-struct BudgetShare {
-    budget: Budget,
-    records: usize,
-    bytes: usize,
-}
+/// There is room only when this part of everything is free. A source that waited for the first record to be given back
+/// would fetch record by record from then on, each in a batch of its own.
+const GRAIN: usize = 32;
 
 impl Budget {
     #[must_use]
     pub fn new(max_records: usize, max_bytes: usize) -> Self {
-        let used = std::sync::Mutex::new(Used::default());
         Self(Arc::new(BudgetState {
-            used,
-            freed: std::sync::Condvar::new(),
+            records: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             max_records,
             max_bytes,
+            awaited: AtomicBool::new(false),
+            gate: Mutex::new(()),
+            freed: Condvar::new(),
         }))
     }
 
-    /// How many more records fit, 0 when the bytes are used up.
+    /// How many more records fit; 0 until it is worth while to fetch.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.0.room(*self.used())
+        let free = |max: usize, used: usize| {
+            let free = max.saturating_sub(used);
+            if free < (max / GRAIN).max(1) { 0 } else { free }
+        };
+        let (records, bytes) = self.in_use();
+        if free(self.0.max_bytes, bytes) == 0 {
+            0
+        } else {
+            free(self.0.max_records, records)
+        }
+    }
+
+    /// Whether nothing more may be added to what is being fetched.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let (records, bytes) = self.in_use();
+        records >= self.0.max_records || bytes >= self.0.max_bytes
     }
 
     /// Whether less than half is used: the mark at which a paused source goes on.
     #[must_use]
     pub fn is_relaxed(&self) -> bool {
-        let used = *self.used();
-        used.records <= self.0.max_records / 2 && used.bytes <= self.0.max_bytes / 2
+        let (records, bytes) = self.in_use();
+        records <= self.0.max_records / 2 && bytes <= self.0.max_bytes / 2
     }
 
     /// Records and bytes in use.
     #[must_use]
     pub fn in_use(&self) -> (usize, usize) {
-        let used = *self.used();
-        (used.records, used.bytes)
+        // Sequentially consistent, here and where it is given back: either the waiting thread sees the room, or whoever
+        // made it sees that somebody waits.
+        let (records, bytes) = (&self.0.records, &self.0.bytes);
+        (records.load(Ordering::SeqCst), bytes.load(Ordering::SeqCst))
     }
 
     /// Blocks until there is room, at most `limit`. For the polling thread only.
-    pub fn wait_for_room(&self, limit: std::time::Duration) -> usize {
-        let full = |used: &mut Used| self.0.room(*used) == 0;
-        match self.0.freed.wait_timeout_while(self.used(), limit, full) {
-            Ok((used, _timed_out)) => self.0.room(*used),
-            Err(poisoned) => self.0.room(*poisoned.into_inner().0),
+    pub fn wait_for_room(&self, limit: Duration) -> usize {
+        let gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.awaited.store(true, Ordering::SeqCst);
+        let waited = self.0.freed.wait_timeout_while(gate, limit, |()| self.room() == 0);
+        self.0.awaited.store(false, Ordering::SeqCst);
+        drop(waited);
+        self.room()
+    }
+
+    fn take(&self, bytes: usize) {
+        self.0.records.fetch_add(1, Ordering::SeqCst);
+        self.0.bytes.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.records.fetch_sub(1, Ordering::SeqCst);
+        self.0.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        if self.0.awaited.load(Ordering::SeqCst) {
+            // Whoever waits holds the gate until it sleeps, so this does not come too early.
+            drop(self.0.gate.lock().unwrap_or_else(PoisonError::into_inner));
+            self.0.freed.notify_one();
         }
-    }
-
-    fn take(&self, records: usize, bytes: usize) -> BudgetShare {
-        let mut used = self.used();
-        used.records = used.records.saturating_add(records);
-        used.bytes = used.bytes.saturating_add(bytes);
-        BudgetShare {
-            budget: self.clone(),
-            records,
-            bytes,
-        }
-    }
-
-    /// The counters stay true if a holder panicked: every change of them is one assignment.
-    fn used(&self) -> std::sync::MutexGuard<'_, Used> {
-        self.0.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-impl BudgetState {
-    fn room(&self, used: Used) -> usize {
-        if used.bytes >= self.max_bytes {
-            0
-        } else {
-            self.max_records.saturating_sub(used.records)
-        }
-    }
-}
-
-impl Drop for BudgetShare {
-    fn drop(&mut self) {
-        let mut used = self.budget.used();
-        used.records = used.records.saturating_sub(self.records);
-        used.bytes = used.bytes.saturating_sub(self.bytes);
-        drop(used);
-        self.budget.0.freed.notify_one();
     }
 }
 
@@ -374,20 +350,21 @@ impl Drop for BudgetShare {
 mod tests {
     use super::*;
 
-    fn topics() -> Topics {
-        ["crm.public.purchase_ledger".into()].into()
+    const PLACE: TopicPartition = TopicPartition { topic: 0, partition: 3 };
+
+    fn builder(budget: &Budget) -> BatchBuilder {
+        let topics: Topics = ["crm.public.purchase_ledger".into()].into();
+        BatchBuilder::new(topics, budget.clone())
     }
 
-    fn view(headers: Headers<'_>) -> RecordView<'_> {
-        let topic = "crm.public.purchase_ledger";
-        let (key, value) = (Some(b"k".as_slice()), Some(b"value".as_slice()));
+    fn view<'a>(value: &'a [u8], headers: Headers<'a>) -> RecordView<'a> {
         RecordView {
-            topic,
+            topic: "crm.public.purchase_ledger",
             partition: 3,
             offset: 7,
             timestamp_ms: Some(9),
-            key,
-            value,
+            key: Some(b"k"),
+            value: Some(value),
             headers,
         }
     }
@@ -400,43 +377,101 @@ mod tests {
                 value: Some(b"1"),
             },
             Header { name: "a", value: None },
+            Header {
+                name: "",
+                value: Some(b""),
+            },
         ];
-        let place = TopicPartition { topic: 0, partition: 3 };
-        let mut builder = BatchBuilder::new(topics());
-        builder.push(place, &view(Headers::default()));
-        builder.push(place, &view(Headers(&headers)));
-        let batch = Arc::new(builder.finish(&Budget::new(10, 100)));
-        let record = Record::new(&batch, 1);
-        record
-            .with(|seen| {
-                assert_eq!(
-                    (seen.topic, seen.partition, seen.offset),
-                    ("crm.public.purchase_ledger", 3, 7)
-                );
-                assert_eq!(
-                    (seen.key, seen.value),
-                    (Some(b"k".as_slice()), Some(b"value".as_slice()))
-                );
-                assert_eq!(seen.headers.0, headers);
-            })
-            .expect("inside the batch");
-        assert_eq!(Record::new(&batch, 2).with(|_| ()), None);
+        let mut builder = builder(&Budget::new(10, 1000));
+        builder.push(PLACE, &view(b"other", Headers::default()));
+        builder.push(PLACE, &view(b"value", Headers(&headers)));
+        let batch = builder.finish();
+        assert_eq!(batch.places().collect::<Vec<_>>(), [(PLACE, 7), (PLACE, 7)]);
+        let record = batch.into_iter().nth(1).expect("two were put in");
+        record.with(|seen| {
+            assert_eq!(
+                (seen.topic, seen.partition, seen.offset, seen.timestamp_ms),
+                ("crm.public.purchase_ledger", 3, 7, Some(9))
+            );
+            assert_eq!(
+                (seen.key, seen.value),
+                (Some(b"k".as_slice()), Some(b"value".as_slice()))
+            );
+            assert_eq!(seen.headers.0, headers);
+        });
     }
 
     #[test]
-    fn room_comes_back_only_when_the_last_holder_of_a_batch_lets_go() {
-        let budget = Budget::new(2, 1000);
-        let mut builder = BatchBuilder::new(topics());
-        let place = TopicPartition { topic: 0, partition: 3 };
-        builder.push(place, &view(Headers::default()));
-        builder.push(place, &view(Headers::default()));
-        let batch = Arc::new(builder.finish(&budget));
-        let record = Record::new(&batch, 0);
-        assert_eq!(budget.room(), 0);
-        drop(batch);
-        assert_eq!(budget.room(), 0, "a record still needs its bytes");
-        drop(record);
-        assert_eq!(budget.room(), 2);
+    fn a_tombstone_and_a_record_without_a_key_stay_what_they_are() {
+        let mut builder = builder(&Budget::new(10, 1000));
+        let tombstone = RecordView {
+            key: Some(b""),
+            value: None,
+            ..view(b"", Headers::default())
+        };
+        builder.push(PLACE, &tombstone);
+        builder.push(
+            PLACE,
+            &RecordView {
+                key: None,
+                ..view(b"", Headers::default())
+            },
+        );
+        let seen: Vec<_> = builder
+            .finish()
+            .into_iter()
+            .map(|record| record.with(|seen| (seen.key.map(<[u8]>::len), seen.value.map(<[u8]>::len))))
+            .collect();
+        assert_eq!(seen, [(Some(0), None), (None, Some(0))]);
+    }
+
+    #[test]
+    fn room_comes_back_record_by_record_whoever_was_fetched_with_it() {
+        let budget = Budget::new(2, 100_000);
+        let mut builder = builder(&budget);
+        builder.push(PLACE, &view(b"held", Headers::default()));
+        builder.push(PLACE, &view(&[0; 9000], Headers::default()));
+        assert_eq!(budget.room(), 0, "counted as soon as it is copied");
+        let mut records = builder.finish().into_iter();
+        let (held, large) = (records.next(), records.next());
+        drop(records);
+        let (_, both) = budget.in_use();
+        drop(large);
+        let (records, bytes) = budget.in_use();
+        assert!(records == 1 && bytes + 9000 < both, "{bytes} of {both}");
+        assert_eq!(budget.room(), 1);
+        drop(held);
         assert_eq!(budget.in_use(), (0, 0));
+    }
+
+    #[test]
+    fn bytes_are_bounded_as_records_are() {
+        let budget = Budget::new(1000, 10_000);
+        let mut builder = builder(&budget);
+        while !budget.is_full() {
+            builder.push(PLACE, &view(&[0; 1000], Headers::default()));
+        }
+        assert_eq!((builder.len(), budget.room()), (9, 0));
+        assert_eq!(budget.in_use(), (9, builder.bytes()));
+        drop(builder);
+        assert_eq!(budget.in_use(), (0, 0));
+    }
+
+    #[test]
+    fn whoever_waits_for_room_is_woken_by_the_record_that_makes_it() {
+        let budget = Budget::new(64, 100_000);
+        let mut builder = builder(&budget);
+        for _ in 0..64 {
+            builder.push(PLACE, &view(b"", Headers::default()));
+        }
+        let mut records = builder.finish().into_iter();
+        assert_eq!(budget.wait_for_room(Duration::from_millis(1)), 0);
+        drop(records.next());
+        assert_eq!(budget.room(), 0, "one record is not worth a batch of its own");
+        let waiting = budget.clone();
+        // The limit is a night: only a wake-up ends the test.
+        let waiter = std::thread::spawn(move || waiting.wait_for_room(Duration::from_secs(30_000)));
+        drop(records.next());
+        assert!(waiter.join().expect("no panic") >= 2);
     }
 }

@@ -90,6 +90,8 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
         revoke_deadline: revoke_deadline(&settings),
         drain_deadline: DRAIN_DEADLINE,
         max_records: MAX_RECORDS,
+        max_bytes: MAX_BYTES,
+        accept_dead_letters: settings.accept_dead_letters,
     };
     let ports = Ports {
         dedupe: Arc::new(dedupe),

@@ -60,6 +60,9 @@ pub struct Flags {
     /// Where a subset of the consumers starts that the main group knows nothing of: `begin`, `end`, or a time (RFC 3339).
     #[arg(long, value_name = "PLACE", help_heading = "Kafka")]
     pub start_at: Option<String>,
+    /// Write dead letters however many there are, instead of halting the consumer.
+    #[arg(long, help_heading = "Kafka")]
+    pub accept_dead_letters: bool,
 
     /// The consumers that run, separated by commas. Default: currency,tier,mission.
     #[arg(long, env = "CONSUMERS", value_name = "NAMES", help_heading = "Consumers")]

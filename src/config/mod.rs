@@ -36,6 +36,7 @@ pub struct Settings {
     pub orders: Orders,
     /// Where a subset starts that the main group knows nothing of.
     pub start_at: Option<StartAt>,
+    pub accept_dead_letters: bool,
     /// The consumers that run, each with its lanes.
     pub consumers: Vec<(Consumer, usize)>,
     pub decimals: DecimalMode,
@@ -168,6 +169,7 @@ impl Reader {
             group,
             orders,
             start_at,
+            accept_dead_letters: flags.accept_dead_letters,
             consumers,
             decimals,
             program_file: program_file?.to_owned(),

@@ -1,5 +1,7 @@
 //! An effect: what must reach the workflows, under the name of its business fact and the name of this change of it.
 
+use std::sync::Arc;
+
 use super::Reason;
 use crate::dedupe::{ClaimKey, escape};
 use crate::inngest::{Event, EventData};
@@ -19,9 +21,9 @@ pub struct Effect {
 }
 
 /// `award:<purchase>`, `tier:<merchant>:<user>`, `mission:<merchant>:<mission>:<user>:<period>`: one row in `effects` some day.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(transparent)]
-pub struct EffectKey(pub Box<str>);
+/// Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EffectKey(pub Arc<str>);
 
 impl Effect {
     /// Takes over what an older effect of the same key was for, when this one makes it needless.
@@ -88,6 +90,12 @@ impl EffectKey {
             text.push_str(&escape(component));
         }
         Self(text.into())
+    }
+}
+
+impl serde::Serialize for EffectKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

@@ -12,9 +12,6 @@ use super::{DeadLetters, Letter, WriteError, provenance};
 use crate::clock::SharedClock;
 use crate::kafka::{Connection, Grant, Logging, producer_config};
 
-/// Why a letter was not written, for us and for people.
-type Cause = (Option<RDKafkaErrorCode>, String);
-
 /// Writes to `<prefix>.dlq.<consumer>` with an idempotent producer. An idempotent producer may die of an error for good;
 /// it is replaced then, or no letter would be written until the process is restarted. A missing grant ends the process.
 pub struct KafkaDeadLetters {
@@ -62,22 +59,24 @@ impl KafkaDeadLetters {
         Some(code)
     }
 
-    fn write_error(&self, topic: String, (code, cause): Cause) -> WriteError {
-        let died_of = self.replace_if_dead();
-        let codes = [code, died_of];
-        let is = |wanted| codes.contains(&Some(wanted));
+    fn write_error(&self, topic: String, bytes: usize, error: &KafkaError) -> WriteError {
+        let (code, died_of) = (error.rdkafka_error_code(), self.replace_if_dead());
+        let is = |wanted| [code, died_of].contains(&Some(wanted));
         let grant = if is(RDKafkaErrorCode::TopicAuthorizationFailed) {
             Grant::Write(topic.clone())
         } else if is(RDKafkaErrorCode::ClusterAuthorizationFailed) {
             Grant::WriteIdempotently
+        } else if code == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+            return WriteError::TooLarge { topic, bytes };
         } else {
+            let cause = error.to_string();
             return WriteError::Unavailable { topic, cause };
         };
-        let mend = Grant::mend(&[grant]);
+        let (cause, mend) = (error.to_string(), Grant::mend(&[grant]));
         WriteError::Refused { topic, cause, mend }
     }
 
-    async fn send(&self, letter: &Letter, topic: &str) -> Result<(), Cause> {
+    async fn send(&self, letter: &Letter<'_>, topic: &str) -> Result<(), KafkaError> {
         let producer = self.producer();
         let ours = provenance(letter, self.clock.now_ms());
         let sending = letter.record.with(|record| {
@@ -101,30 +100,26 @@ impl KafkaDeadLetters {
             };
             producer
                 .send_result(message.headers(headers))
-                .map_err(|(error, _message)| cause(&error))
+                .map_err(|(error, _message)| error)
         });
-        let sent = sending.ok_or_else(|| (None, "the record is not in its batch".to_owned()))??;
-        match sent.await {
+        match sending?.await {
             Ok(Ok(_delivery)) => Ok(()),
-            Ok(Err((error, _message))) => Err(cause(&error)),
-            Err(_canceled) => Err((None, "the producer is gone".to_owned())),
+            Ok(Err((error, _message))) => Err(error),
+            // The producer is gone.
+            Err(_canceled) => Err(KafkaError::Canceled),
         }
     }
 }
 
 impl DeadLetters for KafkaDeadLetters {
-    fn write<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), WriteError>> {
+    fn write<'a>(&'a self, letter: &'a Letter<'a>) -> BoxFuture<'a, Result<(), WriteError>> {
         async move {
             let topic = letter.queue.topic(&self.prefix);
             match self.send(letter, &topic).await {
                 Ok(()) => Ok(()),
-                Err(cause) => Err(self.write_error(topic, cause)),
+                Err(error) => Err(self.write_error(topic, letter.record.bytes(), &error)),
             }
         }
         .boxed()
     }
-}
-
-fn cause(error: &KafkaError) -> Cause {
-    (error.rdkafka_error_code(), error.to_string())
 }

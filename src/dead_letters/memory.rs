@@ -33,12 +33,22 @@ pub struct MemoryDeadLetters {
 struct State {
     letters: Vec<StoredLetter>,
     failures: VecDeque<String>,
+    closed: Option<String>,
 }
 
 impl MemoryDeadLetters {
     /// The next write fails with this cause.
     pub fn fail_next(&self, cause: &str) {
         self.state().failures.push_back(cause.to_owned());
+    }
+
+    /// From now on every write fails with this cause, until [`MemoryDeadLetters::open`].
+    pub fn close(&self, cause: &str) {
+        self.state().closed = Some(cause.to_owned());
+    }
+
+    pub fn open(&self) {
+        self.state().closed = None;
     }
 
     #[must_use]
@@ -63,9 +73,13 @@ impl MemoryDeadLetters {
 }
 
 impl DeadLetters for MemoryDeadLetters {
-    fn write<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), WriteError>> {
+    fn write<'a>(&'a self, letter: &'a Letter<'a>) -> BoxFuture<'a, Result<(), WriteError>> {
         async move {
-            if let Some(cause) = self.state().failures.pop_front() {
+            let failure = {
+                let mut state = self.state();
+                state.failures.pop_front().or_else(|| state.closed.clone())
+            };
+            if let Some(cause) = failure {
                 return Err(WriteError::Unavailable {
                     topic: letter.queue.name().to_owned(),
                     cause,
@@ -91,7 +105,7 @@ impl DeadLetters for MemoryDeadLetters {
                     reason: letter.reason,
                 }
             });
-            self.state().letters.extend(stored);
+            self.state().letters.push(stored);
             self.written.notify_waiters();
             Ok(())
         }

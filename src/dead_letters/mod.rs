@@ -28,13 +28,13 @@ pub enum Queue {
 
 /// One record that failed, and why.
 #[derive(Debug, Clone)]
-pub struct Letter {
+pub struct Letter<'a> {
     pub queue: Queue,
-    pub record: Record,
+    pub record: &'a Record,
     /// Machine-readable, stable.
     pub reason: &'static str,
     /// For people. Holds no row values.
-    pub detail: String,
+    pub detail: &'a str,
     /// Whether the reason is a policy of ours rather than a fault: such letters never count towards a halt.
     pub policy: bool,
 }
@@ -45,6 +45,13 @@ pub enum WriteError {
     /// It is written again, without limit.
     #[error("dead-letter topic {topic} not writable: {cause}")]
     Unavailable { topic: String, cause: String },
+    /// Waiting does not help; an operator who raises the limit does. To write less than the whole record would lose it
+    /// when its own topic forgets it.
+    #[error(
+        "the letter of {bytes} bytes is larger than dead-letter topic {topic} takes: raise its max.message.bytes, and the \
+         brokers' message.max.bytes if that is lower"
+    )]
+    TooLarge { topic: String, bytes: usize },
     /// Nothing will be written until an operator has acted: the process ends and says so.
     #[error("dead-letter topic {topic} not writable: {cause}. {mend}")]
     Refused { topic: String, cause: String, mend: String },
@@ -54,7 +61,7 @@ pub enum WriteError {
 #[cfg(feature = "io")]
 pub trait DeadLetters: Send + Sync {
     /// Writes one letter and waits for its delivery report.
-    fn write<'a>(&'a self, letter: &'a Letter) -> futures::future::BoxFuture<'a, Result<(), WriteError>>;
+    fn write<'a>(&'a self, letter: &'a Letter<'a>) -> futures::future::BoxFuture<'a, Result<(), WriteError>>;
 }
 
 impl Queue {
@@ -81,8 +88,8 @@ impl Queue {
 
 /// The provenance headers, in the order in which they are written behind the record's own.
 #[must_use]
-pub fn provenance(letter: &Letter, written_at_ms: i64) -> Vec<(&'static str, String)> {
-    let place = letter.record.with(|record| {
+pub fn provenance(letter: &Letter<'_>, written_at_ms: i64) -> Vec<(&'static str, String)> {
+    let (topic, partition, offset, timestamp) = letter.record.with(|record| {
         let timestamp = record.timestamp_ms.map_or_else(String::new, |ms| ms.to_string());
         (
             record.topic.to_owned(),
@@ -91,11 +98,10 @@ pub fn provenance(letter: &Letter, written_at_ms: i64) -> Vec<(&'static str, Str
             timestamp,
         )
     });
-    let (topic, partition, offset, timestamp) = place.unwrap_or_default();
     vec![
         ("crm.dlq.consumer", letter.queue.name().to_owned()),
         ("crm.dlq.reason", letter.reason.to_owned()),
-        ("crm.dlq.detail", letter.detail.clone()),
+        ("crm.dlq.detail", letter.detail.to_owned()),
         ("crm.dlq.policy", letter.policy.to_string()),
         ("crm.dlq.topic", topic),
         ("crm.dlq.partition", partition),

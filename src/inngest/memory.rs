@@ -5,7 +5,7 @@
 //! same behind a socket.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -23,7 +23,8 @@ pub struct MemoryDeliver {
     accepted: Log,
     faults: Script<Fault>,
     poison: Mutex<Vec<String>>,
-    puzzles: Mutex<Vec<String>>,
+    /// What a request meets if the id of one of its events contains this text.
+    troubles: Mutex<Vec<(String, Answer)>>,
     requests: AtomicUsize,
 }
 
@@ -80,8 +81,22 @@ impl MemoryDeliver {
 
     /// From now on an event whose id contains this text makes its request end in an answer that nobody knows.
     pub fn puzzle(&self, part_of_id: &str) {
-        let mut puzzles = self.puzzles.lock().unwrap_or_else(PoisonError::into_inner);
-        puzzles.push(part_of_id.to_owned());
+        let answer = Answer::Unknown {
+            status: 418,
+            detail: "puzzled".to_owned(),
+        };
+        self.trouble(part_of_id, answer);
+    }
+
+    /// From now on, and until [`MemoryDeliver::relent`], an event whose id contains this text makes its request end in
+    /// this answer, nothing accepted. An id begins with the consumer's name.
+    pub fn trouble(&self, part_of_id: &str, answer: Answer) {
+        self.troubles().push((part_of_id.to_owned(), answer));
+    }
+
+    /// No puzzles and no troubles any more.
+    pub fn relent(&self) {
+        self.troubles().clear();
     }
 
     /// How many requests came, answered or not.
@@ -114,11 +129,8 @@ impl MemoryDeliver {
         if events.is_empty() || events.len() > self.limits.max_events {
             return rejected(413, "an empty request, or one above the limits");
         }
-        if events.iter().any(|event| self.is_puzzling(event)) {
-            return Answer::Unknown {
-                status: 418,
-                detail: "puzzled".to_owned(),
-            };
+        if let Some(trouble) = events.iter().find_map(|event| self.trouble_with(event)) {
+            return trouble;
         }
         match self.accept(events) {
             Ok(()) => Answer::Accepted,
@@ -143,10 +155,15 @@ impl MemoryDeliver {
         Ok(())
     }
 
-    fn is_puzzling(&self, event: &[u8]) -> bool {
-        let puzzles = self.puzzles.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = serde_json::from_slice::<Sent>(event);
-        sent.is_ok_and(|sent| puzzles.iter().any(|part| sent.id.contains(part.as_str())))
+    fn trouble_with(&self, event: &[u8]) -> Option<Answer> {
+        let sent = serde_json::from_slice::<Sent>(event).ok()?;
+        let troubles = self.troubles();
+        let met = troubles.iter().find(|(part, _)| sent.id.contains(part.as_str()));
+        met.map(|(_, answer)| answer.clone())
+    }
+
+    fn troubles(&self) -> MutexGuard<'_, Vec<(String, Answer)>> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_poisoned(&self, id: &str) -> bool {

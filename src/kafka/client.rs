@@ -73,8 +73,8 @@ pub(super) fn consumer_config(connection: &Connection, group: &str, session_time
     config
 }
 
-/// The dead-letter producer: idempotent, all replicas, up to 8 MiB a record. The dead-letter topics' own
-/// `max.message.bytes` must leave room for the provenance headers; a letter that is too large is held.
+/// The dead-letter producer: idempotent, all replicas, and without a limit of its own: how large a letter may be is for
+/// the dead-letter topic's `max.message.bytes` to say, which an operator can raise.
 #[must_use]
 pub fn producer_config(connection: &Connection) -> ClientConfig {
     let mut config = connection.config();
@@ -83,7 +83,7 @@ pub fn producer_config(connection: &Connection) -> ClientConfig {
         .set("acks", "all")
         .set("linger.ms", "5")
         .set("compression.type", "zstd")
-        .set("message.max.bytes", "8388608")
+        .set("message.max.bytes", "1000000000")
         .set("delivery.timeout.ms", "30000");
     config
 }

@@ -49,7 +49,7 @@ pub struct Membership {
     /// Where a subset's group starts that the main group knows nothing of.
     pub start_at: Option<StartAt>,
     pub budget: Budget,
-    /// The most records in memory: the event queue has room for as many batches.
+    /// The most records in memory: the event queue has room for as many batches of one.
     pub max_records: usize,
 }
 
@@ -325,7 +325,7 @@ impl Poller {
                 None => break,
                 Some(Ok(message)) => {
                     taken += 1;
-                    if self.copy(&message) >= BATCH_BYTES {
+                    if self.copy(&message) >= BATCH_BYTES || context.budget.is_full() {
                         break;
                     }
                 }
@@ -365,7 +365,7 @@ impl Poller {
         let mut state = context.state();
         let open = state
             .open
-            .get_or_insert_with(|| BatchBuilder::new(Arc::clone(&context.topics)));
+            .get_or_insert_with(|| BatchBuilder::new(Arc::clone(&context.topics), context.budget.clone()));
         open.push(place, &record);
         open.bytes()
     }

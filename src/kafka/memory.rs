@@ -244,22 +244,25 @@ impl Server {
         }
         let log = self.log.clone();
         let state = log.state();
-        let mut builder = BatchBuilder::new(Arc::clone(&log.topics));
+        let mut builder = BatchBuilder::new(Arc::clone(&log.topics), self.budget.clone());
         let room = self.budget.room().min(BATCH_RECORDS);
         for (place, position) in &mut self.positions {
             if self.paused.contains(place) {
                 continue;
             }
-            for (offset, record) in state.logs.get(place).into_iter().flatten() {
-                if *offset >= *position && builder.len() < room {
-                    push(&mut builder, &log.topics, *place, *offset, record);
-                    *position = offset + 1;
+            let records = state.logs.get(place).map_or(&[][..], Vec::as_slice);
+            let unread = records.partition_point(|(offset, _)| *offset < *position);
+            for (offset, record) in records.iter().skip(unread) {
+                if builder.len() >= room || self.budget.is_full() {
+                    break;
                 }
+                push(&mut builder, &log.topics, *place, *offset, record);
+                *position = offset + 1;
             }
         }
         drop(state);
         if !builder.is_empty() {
-            self.tell(Event::Batch(builder.finish(&self.budget)));
+            self.tell(Event::Batch(builder.finish()));
         }
     }
 

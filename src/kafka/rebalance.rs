@@ -79,7 +79,7 @@ impl Context {
     pub(super) fn flush(&self) {
         let open = self.state().open.take();
         if let Some(builder) = open.filter(|builder| !builder.is_empty()) {
-            self.tell(Event::Batch(builder.finish(&self.budget)));
+            self.tell(Event::Batch(builder.finish()));
         }
     }
 

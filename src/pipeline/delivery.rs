@@ -1,16 +1,16 @@
 //! Delivering one lane batch: takes groups, gives each group's fate, request by request.
 //!
 //! It splits what does not fit one request, halves what was rejected until the culprit stands alone, waits as long as
-//! the target is away, and always repeats the same ids. It never finishes a record: the lane confirms first.
+//! the target is away, and always repeats the same ids. It never finishes a record (the lane confirms first), and it
+//! never tries again what alone got an answer that nobody knows: the lane sets that aside.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::item::Group;
-use super::outcome::{Disposition, UNKNOWN_ATTEMPTS};
+use super::outcome::Disposition;
 use super::shared::Shared;
 use super::standstill::Target;
 use crate::consumers::Consumer;
@@ -25,6 +25,12 @@ pub(super) enum Fate {
         reason: &'static str,
         detail: String,
     },
+    /// One group whose event got an answer that nobody knows.
+    Unknown {
+        detail: String,
+    },
+    /// Not sent: it must not overtake what the lane has set aside.
+    Behind,
     /// No longer ours.
     Abandoned,
 }
@@ -37,22 +43,8 @@ pub(super) struct Delivery<'a> {
     events: EventBatch,
     /// Requests to make, in order.
     requests: VecDeque<Range<usize>>,
-    /// Events that got an unknown answer alone: tried again after everything else, so that they hold up nobody.
-    held: VecDeque<Held>,
     /// An event too large for any request, found before sending.
     oversize: VecDeque<usize>,
-}
-
-struct Held {
-    index: usize,
-    attempts: u32,
-    /// How much the target had accepted when the hold began. Once it has accepted others since, attempts count: not only
-    /// while it goes on accepting, because this lane may be what keeps the others from coming.
-    accepted: u64,
-    backoff: Backoff,
-    /// The wait the target asked for at the last try.
-    asked: Option<Duration>,
-    detail: String,
 }
 
 impl<'a> Delivery<'a> {
@@ -79,30 +71,19 @@ impl<'a> Delivery<'a> {
             groups: groups.into_iter().map(Some).collect(),
             events,
             requests: split.requests.into(),
-            held: VecDeque::new(),
             oversize: split.oversize.into(),
         }
     }
 
-    /// The next groups whose fate is known; `None` when every group has met its fate.
-    pub(super) async fn next(&mut self) -> Option<(Vec<Group>, Fate)> {
+    /// The next groups whose fate is known; `None` when every group has met its fate. What `must_wait` is not sent.
+    pub(super) async fn next(&mut self, must_wait: impl Fn(&Group) -> bool) -> Option<(Vec<Group>, Fate)> {
         if let Some(index) = self.oversize.pop_front() {
             let detail = "the event alone is larger than one request may be".to_owned();
-            return Some((
-                self.take(index..index + 1),
-                Fate::Rejected {
-                    reason: "event_too_large",
-                    detail,
-                },
-            ));
+            let reason = "event_too_large";
+            return Some((self.take(index..index + 1), Fate::Rejected { reason, detail }));
         }
         while let Some(request) = self.requests.pop_front() {
-            if let Some(known) = self.attempt(request).await {
-                return Some(known);
-            }
-        }
-        while let Some(held) = self.held.pop_front() {
-            if let Some(known) = self.attempt_held(held).await {
+            if let Some(known) = self.attempt(request, &must_wait).await {
                 return Some(known);
             }
         }
@@ -110,16 +91,25 @@ impl<'a> Delivery<'a> {
     }
 
     /// Sends one request until its answer is something other than "not now".
-    async fn attempt(&mut self, request: Range<usize>) -> Option<(Vec<Group>, Fate)> {
+    async fn attempt(
+        &mut self,
+        request: Range<usize>,
+        must_wait: &impl Fn(&Group) -> bool,
+    ) -> Option<(Vec<Group>, Fate)> {
         let mut backoff = Backoff::default();
         loop {
             self.shared.await_turn(self.consumer, Target::Inngest).await;
-            if let Some(gone) = self.first_gone(request.clone()) {
-                // Only what is still ours is sent on; the rest belongs to another member by now.
-                self.requests.push_front(gone + 1..request.end);
-                self.requests.push_front(request.start..gone);
+            // From here on: what goes while the consumer is halted is not missed.
+            let mut fence = self.shared.fence.subscribe();
+            if let Some((index, fate)) = self.first_unsent(request.clone(), must_wait) {
+                self.requests.push_front(index + 1..request.end);
+                self.requests.push_front(request.start..index);
                 self.requests.retain(|range| !range.is_empty());
-                return Some((self.take(gone..gone + 1), Fate::Abandoned));
+                return Some((self.take(index..index + 1), fate));
+            }
+            if self.shared.halts.stops(self.consumer) {
+                let _the_sender_is_ours = fence.changed().await;
+                continue;
             }
             match self.send(request.clone()).await {
                 Disposition::Proceed => return Some((self.take(request), Fate::Accepted)),
@@ -132,19 +122,7 @@ impl<'a> Delivery<'a> {
                 Disposition::Bisect { reason, detail } => {
                     return Some((self.take(request), Fate::Rejected { reason, detail }));
                 }
-                Disposition::Hold { detail } => {
-                    tracing::error!(consumer = self.consumer.name(), detail, "unknown answer: event held");
-                    let accepted = self.shared.accepted.load(Ordering::Relaxed);
-                    self.held.push_back(Held {
-                        index: request.start,
-                        attempts: 1,
-                        accepted,
-                        backoff,
-                        asked: None,
-                        detail,
-                    });
-                    return None;
-                }
+                Disposition::Hold { detail } => return Some((self.take(request), Fate::Unknown { detail })),
                 Disposition::Retry { detail, after } => {
                     let wait = backoff.next(after, &self.shared.ports.randomness);
                     self.shared
@@ -159,56 +137,6 @@ impl<'a> Delivery<'a> {
                 }
             }
         }
-    }
-
-    /// Tries a held event once more. It becomes a dead letter only after enough attempts between which the target
-    /// accepted others: an outage never counts.
-    async fn attempt_held(&mut self, mut held: Held) -> Option<(Vec<Group>, Fate)> {
-        let request = held.index..held.index + 1;
-        let accepted = self.shared.accepted.load(Ordering::Relaxed);
-        if held.attempts >= UNKNOWN_ATTEMPTS {
-            return Some((
-                self.take(request),
-                Fate::Rejected {
-                    reason: "unknown_answer",
-                    detail: held.detail,
-                },
-            ));
-        }
-        let wait = held.backoff.next(held.asked.take(), &self.shared.ports.randomness);
-        self.shared.wait(wait).await;
-        self.shared.await_turn(self.consumer, Target::Inngest).await;
-        if self.first_gone(request.clone()).is_some() {
-            return Some((self.take(request), Fate::Abandoned));
-        }
-        match self.send(request.clone()).await {
-            Disposition::Proceed => {
-                // Whatever it was may be over for the others as well: they need not wait out their own back-off.
-                for other in &mut self.held {
-                    other.backoff = Backoff::default();
-                }
-                return Some((self.take(request), Fate::Accepted));
-            }
-            Disposition::Bisect { reason, detail } => {
-                return Some((self.take(request), Fate::Rejected { reason, detail }));
-            }
-            Disposition::Hold { detail } => {
-                if accepted > held.accepted {
-                    held.attempts += 1;
-                }
-                held.detail = detail;
-                self.held.push_back(held);
-            }
-            Disposition::Retry { after, .. } => {
-                held.asked = after;
-                self.held.push_back(held);
-            }
-            Disposition::StandStill { detail } => {
-                self.shared.standstills.begin(self.consumer, Target::Inngest, &detail);
-                self.held.push_back(held);
-            }
-        }
-        None
     }
 
     async fn send(&self, request: Range<usize>) -> Disposition {
@@ -227,11 +155,13 @@ impl<'a> Delivery<'a> {
         disposition
     }
 
-    /// The first group of the request none of whose records is ours any more.
-    fn first_gone(&self, mut request: Range<usize>) -> Option<usize> {
-        request.find(|index| {
-            let group = self.groups.get(*index).and_then(Option::as_ref);
-            group.is_none_or(|group| !group.0.iter().any(|member| member.item.ticket.epoch.is_live()))
+    /// The first group of the request that must not be sent, and why: none of its records is ours any more, or it would
+    /// overtake something.
+    fn first_unsent(&self, mut request: Range<usize>, must_wait: &impl Fn(&Group) -> bool) -> Option<(usize, Fate)> {
+        request.find_map(|index| match self.groups.get(index).and_then(Option::as_ref) {
+            Some(group) if group.is_live() && must_wait(group) => Some((index, Fate::Behind)),
+            Some(group) if group.is_live() => None,
+            Some(_) | None => Some((index, Fate::Abandoned)),
         })
     }
 

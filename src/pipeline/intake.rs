@@ -7,28 +7,25 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::item::Item;
+use super::item::{Item, Received};
 use super::outcome::Outcome;
 use super::partitions::Partitions;
-use super::shared::Ticket;
+use super::shared::Shared;
+use super::undertaker::{Body, Dead};
 use crate::consumers::Consumer;
-use crate::dead_letters::{Letter, Queue};
+use crate::dead_letters::Queue;
 use crate::debezium::{DecimalMode, Decoded, Decoder};
 use crate::progress::ConsumerSet;
-use crate::record::{Batch, Record, RecordView, UNREADABLE_HEADERS};
+use crate::record::{Batch, RecordView, UNREADABLE_HEADERS};
 use crate::rows::{self, RowChange};
-use crate::telemetry::Telemetry;
-
-/// A record that failed before the fan-out, on its way to the dead letters.
-#[derive(Debug)]
-pub(super) struct Dead {
-    pub(super) letter: Letter,
-    pub(super) ticket: Ticket,
-}
 
 /// What a record turned out to be.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a row change is moved once into its place; a box would cost an allocation a record"
+)]
 enum Read {
-    Row(Arc<RowChange>),
+    Row(RowChange),
     /// Nothing for anybody.
     Nothing,
     Dead {
@@ -49,7 +46,7 @@ pub(super) struct Intake {
     pub(super) decimals: DecimalMode,
     pub(super) lanes: Vec<Lanes>,
     pub(super) undertaker: mpsc::Sender<Dead>,
-    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// A lane or the undertaker is gone, or its queue is fuller than the memory budget allows: the pipeline is broken.
@@ -61,18 +58,15 @@ impl Intake {
     /// Registers every record of the batch and hands it on. Records of partitions that are not ours are dropped: their
     /// new owner reads them.
     pub(super) fn take(&mut self, batch: Batch, partitions: &mut Partitions) -> Result<(), LaneGone> {
-        let batch = Arc::new(batch);
-        let headers = batch.headers();
+        let mut decoded = 0;
         let mut parcels: Vec<Vec<Vec<Item>>> = self
             .lanes
             .iter()
             .map(|lanes| lanes.inboxes.iter().map(|_| Vec::new()).collect())
             .collect();
-        for index in 0..batch.len() {
-            let Some(((place, offset), view)) = batch.place(index).zip(batch.view(index, &headers)) else {
-                continue;
-            };
-            let read = self.read(&view);
+        for record in batch {
+            let read = record.with(|view| self.read(&view));
+            let (place, offset) = record.place();
             let pending = match &read {
                 Read::Row(change) => self.readers_of(change),
                 Read::Dead { .. } => self.everybody(),
@@ -85,36 +79,40 @@ impl Intake {
                 // The watermarks say that everybody has done it.
                 Read::Dead { .. } if pending.is_empty() => {}
                 Read::Row(change) => {
+                    decoded += 1;
+                    let received = Arc::new(Received { change, record });
                     for (lanes, parcels) in self.lanes.iter().zip(&mut parcels) {
                         if !pending.contains(lanes.consumer) {
                             continue;
                         }
-                        let lane = lane_of(lanes.consumer.lane_key(&change), parcels.len());
+                        let lane = lane_of(lanes.consumer.lane_key(&received.change), parcels.len());
                         if let Some(parcel) = parcels.get_mut(lane) {
-                            let record = Record::new(&batch, index);
                             parcel.push(Item {
-                                change: Arc::clone(&change),
-                                record,
+                                received: Arc::clone(&received),
                                 ticket: ticket.clone(),
                             });
                         }
                     }
                 }
                 Read::Dead { reason, detail, policy } => {
-                    let record = Record::new(&batch, index);
-                    let letter = Letter {
-                        queue: Queue::Decode,
-                        record,
+                    let sent = self.undertaker.try_send(Dead {
+                        body: Body::Undecoded(record),
+                        ticket,
                         reason,
                         detail,
                         policy,
-                    };
-                    let sent = self.undertaker.try_send(Dead { letter, ticket });
+                        tell: None,
+                    });
                     sent.map_err(|_closed_or_full| LaneGone("the undertaker"))?;
                 }
-                Read::Nothing => self.telemetry.finished(None, Outcome::Control.label(), 1),
+                // Neither well nor badly decoded: heartbeats must not outweigh rows of which every one fails.
+                Read::Nothing => {
+                    let telemetry = &self.shared.ports.telemetry;
+                    telemetry.finished(None, Outcome::Control.label(), 1);
+                }
             }
         }
+        self.shared.halts.ended(Queue::Decode, decoded);
         for (lanes, parcels) in self.lanes.iter().zip(parcels) {
             for (inbox, parcel) in lanes.inboxes.iter().zip(parcels) {
                 if !parcel.is_empty() {
@@ -148,7 +146,7 @@ impl Intake {
             }
         };
         match rows::route(view.topic, &change, self.decimals) {
-            Ok(rows::Routed::Row(change)) => Read::Row(Arc::new(change)),
+            Ok(rows::Routed::Row(change)) => Read::Row(change),
             Ok(rows::Routed::Unread { .. }) => Read::Nothing,
             Err(error) => Read::Dead {
                 reason: error.reason(),

@@ -10,11 +10,17 @@ use crate::progress::ConsumerSet;
 use crate::record::Record;
 use crate::rows::{ChangeVersion, RowChange, RowId, Table};
 
+/// A record that is a row change, as all its consumers share it. Its bytes stay until nobody can have to dead-letter it.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) change: RowChange,
+    pub(super) record: Record,
+}
+
 /// A record, as a lane takes it.
 #[derive(Debug, Clone)]
 pub(super) struct Item {
-    pub(super) change: Arc<RowChange>,
-    pub(super) record: Record,
+    pub(super) received: Arc<Received>,
     pub(super) ticket: Ticket,
 }
 
@@ -38,7 +44,7 @@ impl Group {
         let is_old = self.0.iter().any(|member| is_older_state(&pending, member));
         let newest = self.0.last();
         let rides_along = newest.is_some_and(|newest| {
-            newest.row() != pending.row() && newest.item.change.commit_ms > pending.item.change.commit_ms
+            newest.row() != pending.row() && newest.change().commit_ms > pending.change().commit_ms
         });
         match (is_old, rides_along) {
             (true, _) => self.0.insert(0, pending),
@@ -46,18 +52,27 @@ impl Group {
             (false, false) => self.0.push(pending),
         }
     }
+
+    /// Whether any of its records is still ours.
+    pub(super) fn is_live(&self) -> bool {
+        self.0.iter().any(|member| member.item.ticket.epoch.is_live())
+    }
 }
 
 impl Pending {
-    fn row(&self) -> (Table, &RowId) {
-        (self.item.change.row.table(), self.item.change.row.id())
+    pub(super) fn change(&self) -> &RowChange {
+        &self.item.received.change
+    }
+
+    pub(super) fn row(&self) -> (Table, &RowId) {
+        (self.change().row.table(), self.change().row.id())
     }
 }
 
 /// Whether `pending` is an older state of the row of `member`. Log sequence numbers of one row rise; snapshot rows have
 /// none that could be compared.
 fn is_older_state(pending: &Pending, member: &Pending) -> bool {
-    let (old, new) = (&pending.item.change, &member.item.change);
+    let (old, new) = (pending.change(), member.change());
     match (old.version, new.version) {
         (ChangeVersion::Lsn(older), ChangeVersion::Lsn(newer)) => {
             older < newer && old.commit_ms <= new.commit_ms && pending.row() == member.row()
@@ -77,14 +92,14 @@ pub(super) struct Finished {
 /// A connector that repeats itself may do so within one batch. The store cannot tell: both claims are ours. Left in, a
 /// repetition would pass for the newest state of its row, and the truly newest, confirmed along with it, would be found
 /// done when it is repeated in turn.
-pub(super) fn set_repeats_aside(pending: Vec<Pending>) -> (Vec<Pending>, Vec<Item>) {
+pub(super) fn set_repeats_aside(pending: Vec<Pending>) -> (Vec<Pending>, Vec<Pending>) {
     let mut seen = BTreeSet::new();
     let (mut first, mut repeats) = (Vec::with_capacity(pending.len()), Vec::new());
     for pending in pending {
         if seen.insert(pending.effect.claim.clone()) {
             first.push(pending);
         } else {
-            repeats.push(pending.item);
+            repeats.push(pending);
         }
     }
     (first, repeats)

@@ -1,91 +1,134 @@
 //! A lane: takes the records of its keys in order and brings each to an outcome.
 //!
 //! One delivery is in flight a lane. While it waits the next batch grows; a lone record leaves at once. The batch goes
-//! through `decide → claim → deliver → confirm`, and only then is a record reported finished. It never commits, and it
-//! never reports a record whose outcome it does not know.
+//! through `decide → claim → deliver → confirm`, and only then is a record reported finished. Poison is set aside, and
+//! what must not overtake it waits beside it (`parked`); the other keys go on. A target that is down stops the whole
+//! lane: it is down for everyone. It never commits, and it never reports a record whose outcome it does not know.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use super::delivery::{self, Fate};
+use super::delivery::{Delivery, Fate};
+use super::inbox::Inbox;
 use super::item::{Finished, Group, Item, Pending, set_repeats_aside, waves};
-use super::outcome::{Disposition, Outcome};
+use super::outcome::{Disposition, Outcome, UNKNOWN_ATTEMPTS};
+use super::parked::{Limit, Parked, Puzzle};
 use super::shared::{Shared, Ticket};
 use super::standstill::Target;
-use crate::consumers::{self, Consumer, Decision};
-use crate::dead_letters::{Letter, Queue, WriteError};
+use super::undertaker::{Body, Dead, Tell};
+use crate::consumers::{self, Consumer, Decision, EffectKey};
+use crate::dead_letters::Queue;
 use crate::dedupe::{Claim, ClaimKey};
 use crate::progress::ConsumerSet;
 
 /// The most records of one lane batch: what fits one request.
 const MAX_BATCH: usize = 400;
 
+/// How many puzzles are tried in one round, so that the records that come in need not wait long for theirs.
+const MAX_ROUND: usize = 10;
+
 /// How often a foreign lease is looked at again while it is waited for.
 const LEASE_LOOKS: u32 = 10;
 
 pub(super) struct Lane {
-    pub(super) consumer: Consumer,
-    pub(super) inbox: mpsc::Receiver<Vec<Item>>,
-    pub(super) finished: mpsc::Sender<Vec<Finished>>,
-    pub(super) shared: Arc<Shared>,
+    consumer: Consumer,
+    parked: Parked,
+    undertaker: mpsc::Sender<Dead>,
+    /// Letters that are out of the way, as the undertaker tells.
+    buried: mpsc::UnboundedReceiver<u64>,
+    tell: mpsc::UnboundedSender<u64>,
+    finished: mpsc::Sender<Vec<Finished>>,
+    shared: Arc<Shared>,
 }
 
 impl Lane {
-    pub(super) async fn run(mut self) {
-        let mut backlog = VecDeque::new();
-        while self.fill(&mut backlog).await {
-            let size = backlog.len().min(MAX_BATCH);
-            self.process(backlog.drain(..size).collect()).await;
+    pub(super) fn new(
+        consumer: Consumer,
+        undertaker: mpsc::Sender<Dead>,
+        finished: mpsc::Sender<Vec<Finished>>,
+        shared: Arc<Shared>,
+        limit: Limit,
+    ) -> Self {
+        // At most as many messages as letters, and those are bounded.
+        let (tell, buried) = mpsc::unbounded_channel();
+        Self {
+            consumer,
+            parked: Parked::new(limit),
+            undertaker,
+            buried,
+            tell,
+            finished,
+            shared,
         }
     }
 
-    /// Waits for a record, then takes whatever else is there, up to a batch. False when nothing will come any more.
-    async fn fill(&mut self, backlog: &mut VecDeque<Item>) -> bool {
-        if backlog.is_empty() {
-            match self.inbox.recv().await {
-                Some(items) => backlog.extend(items),
-                None => return false,
+    pub(super) async fn run(mut self, mut inbox: Inbox) {
+        while self.wake(&mut inbox).await {
+            let items = inbox.take(MAX_BATCH.min(self.parked.room()));
+            tokio::select! {
+                biased;
+                () = self.step(items) => {}
+                () = inbox.keep_clean() => {}
             }
         }
-        while backlog.len() < MAX_BATCH
-            && let Ok(items) = self.inbox.try_recv()
-        {
-            backlog.extend(items);
+    }
+
+    /// Waits until there is something to do. False when nothing will come any more.
+    async fn wake(&mut self, inbox: &mut Inbox) -> bool {
+        let takes = self.parked.room() > 0;
+        if !self.parked.has_left() && (inbox.is_empty() || !takes) {
+            let due = self.parked.due();
+            tokio::select! {
+                biased;
+                Some(letter) = self.buried.recv() => self.parked.buried(letter),
+                more = inbox.wait(takes) => if !more { return false },
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
+        }
+        while let Ok(letter) = self.buried.try_recv() {
+            self.parked.buried(letter);
         }
         true
     }
 
-    /// The way of a batch through one consumer.
-    async fn process(&self, items: Vec<Item>) {
-        let pending = self.decide(items).await;
-        let (pending, repeats) = set_repeats_aside(pending);
-        let pending = self.claim(pending).await;
-        for mut groups in waves(pending) {
-            while !groups.is_empty() {
-                groups = self.deliver(groups).await;
-            }
+    /// One batch, behind what it sets free and what is to be tried again.
+    async fn step(&mut self, mut items: Vec<Item>) {
+        self.stand_while_halted(&mut items).await;
+        self.parked.forget_gone();
+        let released = self.parked.released();
+        self.bring_home(released).await;
+        if self.parked.due().is_some_and(|due| due <= Instant::now()) {
+            self.try_puzzles().await;
         }
-        // What they repeat has its end now, or is not ours any more, and neither are they.
-        let repeats = repeats.into_iter();
-        self.report(
-            repeats
-                .map(|item| self.finish(item.ticket, Outcome::Duplicate))
-                .collect(),
-        )
-        .await;
+        let pending = self.decide(items).await;
+        self.bring_home(pending).await;
+    }
+
+    /// Once the consumer is halted, only partitions that go release what they hold.
+    async fn stand_while_halted(&mut self, items: &mut Vec<Item>) {
+        let mut fence = self.shared.fence.subscribe();
+        while self.shared.halts.stops(self.consumer) {
+            items.retain(|item| item.ticket.epoch.is_live());
+            self.parked.forget_gone();
+            if items.is_empty() {
+                return;
+            }
+            let _the_sender_is_ours = fence.changed().await;
+        }
     }
 
     /// Decides each record; what needs no delivery is finished at once.
-    async fn decide(&self, items: Vec<Item>) -> Vec<Pending> {
+    async fn decide(&mut self, items: Vec<Item>) -> Vec<Pending> {
         let now = self.shared.ports.clock.now();
         let mut pending = Vec::with_capacity(items.len());
         let (mut finished, mut refused) = (Vec::new(), Vec::new());
         for item in items.into_iter().filter(|item| item.ticket.epoch.is_live()) {
-            match consumers::decide(self.consumer, &item.change, &self.shared.ports.rules, now) {
+            match consumers::decide(self.consumer, &item.received.change, &self.shared.ports.rules, now) {
                 Decision::Ignore(reason) => finished.push(self.finish(item.ticket, Outcome::Ignored(reason))),
                 Decision::Deliver(effect) => pending.push(Pending { item, effect }),
                 Decision::Refuse(refusal) => refused.push((item, refusal)),
@@ -93,11 +136,27 @@ impl Lane {
         }
         self.report(finished).await;
         for (item, refusal) in refused {
-            let letter = self.letter(&item, refusal.reason(), refusal.to_string());
-            let buried = self.bury(item, letter).await;
-            self.report(buried).await;
+            self.bury(item, None, refusal.reason(), refusal.to_string()).await;
         }
         pending
+    }
+
+    /// What is decided, on its way through the targets.
+    async fn bring_home(&mut self, pending: Vec<Pending>) {
+        let pending = self.parked.keep_back(pending);
+        if pending.is_empty() {
+            return;
+        }
+        let (pending, repeats) = set_repeats_aside(pending);
+        let pending = self.claim(pending).await;
+        for groups in waves(pending) {
+            self.deliver(groups).await;
+        }
+        // What they repeat has its end now, or was set aside, and they wait behind it, or it is not ours any more, and
+        // neither are they.
+        let repeats = self.parked.keep_back(repeats).into_iter();
+        let duplicates = repeats.map(|repeat| self.finish(repeat.item.ticket, Outcome::Duplicate));
+        self.report(duplicates.collect()).await;
     }
 
     /// Keeps what is ours to deliver; what is done already is finished. A foreign lease is waited for, once and at most
@@ -153,63 +212,121 @@ impl Lane {
         }
     }
 
-    /// Delivers the newest of each group. Gives back the groups whose newest was rejected, without it.
-    async fn deliver(&self, groups: Vec<Group>) -> Vec<Group> {
-        let mut retry = Vec::new();
-        let mut delivery = delivery::Delivery::of(self.consumer, &self.shared, groups);
-        while let Some((groups, fate)) = delivery.next().await {
+    /// Delivers the newest of each group.
+    async fn deliver(&mut self, groups: Vec<Group>) {
+        let shared = Arc::clone(&self.shared);
+        let mut delivery = Delivery::of(self.consumer, &shared, groups);
+        while let Some((groups, fate)) = delivery.next(|group| self.parked.holds_back(group)).await {
             match fate {
-                Fate::Accepted => self.confirm(groups).await,
-                Fate::Abandoned => drop(groups),
-                Fate::Rejected { reason, detail } => {
-                    for Group(mut members) in groups {
-                        let Some(culprit) = members.pop() else { continue };
-                        let letter = self.letter(&culprit.item, reason, detail.clone());
-                        let finished = self.bury(culprit.item, letter).await;
-                        self.report(finished).await;
-                        if !members.is_empty() {
-                            retry.push(Group(members));
-                        }
+                Fate::Unknown { detail } => {
+                    tracing::error!(consumer = self.consumer.name(), detail, "unknown answer: event held");
+                    let accepted = shared.accepted.load(Ordering::Relaxed);
+                    for group in groups {
+                        let puzzle = Puzzle {
+                            group,
+                            attempts: 1,
+                            accepted,
+                        };
+                        self.parked.add_puzzle(puzzle, &shared.ports.randomness);
                     }
+                }
+                fate => self.meet(groups, fate).await,
+            }
+        }
+    }
+
+    /// Tries again what got an unknown answer. It becomes a dead letter only after enough attempts between which the
+    /// target accepted others: an outage never counts.
+    async fn try_puzzles(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut got_through = false;
+        for _ in 0..self.parked.puzzles().min(MAX_ROUND) {
+            let Some(Puzzle {
+                group,
+                mut attempts,
+                accepted,
+            }) = self.parked.take_puzzle()
+            else {
+                break;
+            };
+            attempts += u32::from(shared.accepted.load(Ordering::Relaxed) > accepted);
+            let mut delivery = Delivery::of(self.consumer, &shared, vec![group]);
+            while let Some((groups, fate)) = delivery.next(|_| false).await {
+                let fate = match fate {
+                    Fate::Unknown { .. } if attempts < UNKNOWN_ATTEMPTS => {
+                        for group in groups {
+                            self.parked.put_back(Puzzle {
+                                group,
+                                attempts,
+                                accepted,
+                            });
+                        }
+                        continue;
+                    }
+                    Fate::Unknown { detail } => Fate::Rejected {
+                        reason: "unknown_answer",
+                        detail,
+                    },
+                    fate => fate,
+                };
+                got_through |= fate == Fate::Accepted;
+                self.parked.solved();
+                self.meet(groups, fate).await;
+            }
+        }
+        self.parked.tried(got_through, &shared.ports.randomness);
+    }
+
+    /// What a fate means for its groups.
+    async fn meet(&mut self, groups: Vec<Group>, fate: Fate) {
+        match fate {
+            Fate::Accepted => self.confirm(groups).await,
+            Fate::Abandoned => drop(groups),
+            Fate::Behind | Fate::Unknown { .. } => groups.into_iter().for_each(|group| self.parked.wait_all(group)),
+            Fate::Rejected { reason, detail } => {
+                for mut group in groups {
+                    let Some(Pending { item, effect }) = group.0.pop() else {
+                        continue;
+                    };
+                    self.bury(item, Some(effect.key), reason, detail.clone()).await;
+                    // The newest was rejected: the one before it is the newest now, once the letter is written.
+                    self.parked.wait_all(group);
                 }
             }
         }
-        retry
     }
 
     /// Marks everything the accepted events cover as done, then reports it finished. While the store is away the records
     /// are held; nothing is sent again.
     async fn confirm(&self, groups: Vec<Group>) {
+        let now_ms = self.shared.ports.clock.now_ms();
+        let (mut keys, mut finished) = (Vec::new(), Vec::new());
         // Oldest first: where the pipeline of commands is cut short, an older change is never left open behind a
-        // newer one that is done.
-        let keys: Vec<ClaimKey> = groups
-            .iter()
-            .flat_map(|group| group.0.iter().map(|member| member.effect.claim.clone()))
-            .collect();
+        // newer one that is done. Nobody can have to dead-letter these any more: their bytes go here, however long the
+        // store takes.
+        for Group(members) in groups {
+            let newest = members.len().saturating_sub(1);
+            for (index, member) in members.into_iter().enumerate() {
+                let outcome = if index == newest {
+                    let lag_ms = now_ms.saturating_sub(member.change().commit_ms);
+                    let lag = Duration::from_millis(lag_ms.try_into().unwrap_or(0));
+                    self.shared.ports.telemetry.accepted(self.consumer, lag);
+                    Outcome::Delivered
+                } else {
+                    Outcome::Superseded
+                };
+                keys.push(member.effect.claim);
+                finished.push(self.finish(member.item.ticket, outcome));
+            }
+        }
         let mut backoff = Backoff::default();
         while let Err(error) = self.shared.ports.dedupe.confirm(&keys).await {
             self.wait_for_store(&error, &mut backoff).await;
-            if !groups
-                .iter()
-                .any(|group| group.0.iter().any(|member| member.item.ticket.epoch.is_live()))
-            {
+            if !finished.iter().any(|finished| finished.ticket.epoch.is_live()) {
                 return;
             }
         }
         self.shared.standstills.end(self.consumer, Target::Dedupe);
-        let now_ms = self.shared.ports.clock.now_ms();
-        let mut finished = Vec::with_capacity(keys.len());
-        for Group(mut members) in groups {
-            let Some(newest) = members.pop() else { continue };
-            let lag_ms = now_ms.saturating_sub(newest.item.change.commit_ms);
-            self.shared
-                .ports
-                .telemetry
-                .accepted(self.consumer, Duration::from_millis(lag_ms.try_into().unwrap_or(0)));
-            let older = members.into_iter();
-            finished.extend(older.map(|member| self.finish(member.item.ticket, Outcome::Superseded)));
-            finished.push(self.finish(newest.item.ticket, Outcome::Delivered));
-        }
         self.report(finished).await;
     }
 
@@ -237,25 +354,22 @@ impl Lane {
         }
     }
 
-    /// Writes a dead letter, however long it takes; nothing if the record is not ours any more.
-    async fn bury(&self, item: Item, letter: Letter) -> Vec<Finished> {
-        let buried = bury(&self.shared, &item.ticket, &letter).await;
-        let reason = letter.reason;
-        buried
-            .then(|| self.finish(item.ticket, Outcome::DeadLettered(reason)))
-            .into_iter()
-            .collect()
-    }
-
-    fn letter(&self, item: &Item, reason: &'static str, detail: String) -> Letter {
-        let queue = Queue::Consumer(self.consumer);
-        Letter {
-            queue,
-            record: item.record.clone(),
+    /// Hands a record to the undertaker. Its row, and its fact if there is one, wait until the letter is written.
+    async fn bury(&mut self, item: Item, key: Option<EffectKey>, reason: &'static str, detail: String) {
+        let letter = self.parked.expect_letter(&item, key);
+        let dead = Dead {
+            body: Body::Row(item.received),
+            ticket: item.ticket,
             reason,
             detail,
             policy: false,
-        }
+            tell: Some(Tell {
+                lane: self.tell.clone(),
+                letter,
+            }),
+        };
+        // The pipeline is gone only when the process is going: nothing is committed then.
+        let _gone = self.undertaker.send(dead).await;
     }
 
     fn finish(&self, ticket: Ticket, outcome: Outcome) -> Finished {
@@ -268,37 +382,10 @@ impl Lane {
 
     async fn report(&self, finished: Vec<Finished>) {
         if !finished.is_empty() {
+            let queue = Queue::Consumer(self.consumer);
+            self.shared.halts.ended(queue, finished.len());
             // The pipeline is gone only when the process is going: nothing is committed then.
             let _gone = self.finished.send(finished).await;
         }
     }
-}
-
-/// Writes a dead letter and waits for its delivery report, however long it takes. False if the record stopped being ours.
-pub(super) async fn bury(shared: &Shared, ticket: &Ticket, letter: &Letter) -> bool {
-    let mut backoff = Backoff::default();
-    while ticket.epoch.is_live() {
-        match shared.ports.dead_letters.write(letter).await {
-            Ok(()) => {
-                let (queue, reason, detail) = (letter.queue.name(), letter.reason, letter.detail.as_str());
-                shared.ports.telemetry.dead_lettered(queue, reason);
-                let _outside_its_batch = letter.record.with(|record| {
-                    let (topic, partition, offset) = (record.topic, record.partition, record.offset);
-                    tracing::warn!(queue, reason, topic, partition, offset, detail, "record dead-lettered");
-                });
-                return true;
-            }
-            Err(error) => {
-                if let WriteError::Refused { .. } = error {
-                    // The pipeline ends of it. Until it does, this record is held like any other.
-                    let _told_already = shared.refused.try_send(error.to_string());
-                }
-                let wait = backoff.next(None, &shared.ports.randomness);
-                shared.ports.telemetry.retried(letter.queue.name(), "dead_letters");
-                tracing::error!(%error, ?wait, "record held until its dead letter is written");
-                shared.wait(wait).await;
-            }
-        }
-    }
-    false
 }

@@ -12,10 +12,13 @@
 
 mod backoff;
 mod delivery;
+mod halt;
+mod inbox;
 mod intake;
 mod item;
 mod lane;
 mod outcome;
+mod parked;
 mod partitions;
 mod shared;
 pub mod source;
@@ -32,16 +35,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumers::Consumer;
+use crate::dead_letters::Queue;
 use crate::debezium::{DecimalMode, Decoder};
 use crate::progress::ConsumerSet;
 use crate::record::TopicPartition;
 use crate::telemetry::{ConsumerStatus, Status};
+use inbox::Inbox;
 use intake::{Intake, Lanes};
 use item::Finished;
 use lane::Lane;
+use parked::Limit;
 use partitions::{Absence, Partitions};
 use shared::Shared;
 use source::{Command, Event, Failure, Handle};
+use undertaker::{Dead, Undertaker};
 
 pub use backoff::Randomness;
 pub use outcome::{Disposition, Outcome};
@@ -62,6 +69,10 @@ pub struct Options {
     pub drain_deadline: Duration,
     /// The most records in memory, which bounds every queue.
     pub max_records: usize,
+    /// The most bytes of records in memory.
+    pub max_bytes: usize,
+    /// Write dead letters however many there are, instead of halting.
+    pub accept_dead_letters: bool,
 }
 
 /// How long the last commit may take; brokers that are away are not waited for.
@@ -133,25 +144,43 @@ pub async fn run(options: Options, source: Handle, ports: Ports, shutdown: Cance
 impl Pipeline {
     fn start(options: Options, source: Handle, ports: Ports) -> Self {
         let (finished_tx, finished) = mpsc::channel(1024);
-        let telemetry = Arc::clone(&ports.telemetry);
         let (refused_tx, refused) = mpsc::channel(1);
-        let shared = Arc::new(Shared::new(ports, refused_tx));
+        let shared = Arc::new(Shared::new(ports, options.accept_dead_letters, refused_tx));
         let mut workers = JoinSet::new();
+        let mut undertaker = |queue, consumers| {
+            let (letters_tx, letters) = mpsc::channel::<Dead>(options.max_records);
+            let (finished, shared) = (finished_tx.clone(), Arc::clone(&shared));
+            let undertaker = Undertaker {
+                queue,
+                consumers,
+                finished,
+                shared,
+            };
+            workers.spawn(undertaker.run(letters));
+            letters_tx
+        };
+        let readers: ConsumerSet = options.consumers.iter().map(|(consumer, _)| *consumer).collect();
+        let undecodable = undertaker(Queue::Decode, readers);
+        let letters: Vec<_> = options
+            .consumers
+            .iter()
+            .map(|(consumer, _)| undertaker(Queue::Consumer(*consumer), ConsumerSet::only(*consumer)))
+            .collect();
+        let all_lanes = options.consumers.iter().map(|(_, count)| count).sum();
+        let limit = Limit::of_each(all_lanes, options.max_records, options.max_bytes);
         let mut lanes = Vec::new();
-        for (consumer, count) in &options.consumers {
+        for ((consumer, count), letters) in options.consumers.iter().zip(letters) {
             let mut inboxes = Vec::new();
             for _ in 0..*count {
                 let (inbox_tx, inbox) = mpsc::channel(options.max_records);
-                let (finished, shared) = (finished_tx.clone(), Arc::clone(&shared));
-                workers.spawn(
-                    Lane {
-                        consumer: *consumer,
-                        inbox,
-                        finished,
-                        shared,
-                    }
-                    .run(),
+                let lane = Lane::new(
+                    *consumer,
+                    letters.clone(),
+                    finished_tx.clone(),
+                    Arc::clone(&shared),
+                    limit,
                 );
+                workers.spawn(lane.run(Inbox::new(inbox, shared.fence.subscribe())));
                 inboxes.push(inbox_tx);
             }
             lanes.push(Lanes {
@@ -159,16 +188,13 @@ impl Pipeline {
                 inboxes,
             });
         }
-        let (undertaker, letters) = mpsc::channel(options.max_records);
-        let readers: ConsumerSet = options.consumers.iter().map(|(consumer, _)| *consumer).collect();
-        workers.spawn(undertaker::run(letters, finished_tx, Arc::clone(&shared), readers));
         let partitions = Partitions::none();
         let intake = Intake {
             decoder: Decoder::default(),
             decimals: options.decimals,
             lanes,
-            undertaker,
-            telemetry,
+            undertaker: undecodable,
+            shared: Arc::clone(&shared),
         };
         Self {
             options,
@@ -277,6 +303,7 @@ impl Pipeline {
             consumer: *consumer,
             lanes: *lanes,
             standing_still: self.shared.standstills.reason(*consumer),
+            halted: self.shared.halts.reason(*consumer),
         });
         let partitions = self.partitions.status();
         let draining = self.draining.is_some();

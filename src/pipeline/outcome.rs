@@ -60,7 +60,7 @@ pub enum Disposition {
     Retry { detail: String, after: Option<Duration> },
     /// An operator must act: stand still, alarm, probe once a minute; never dead-letter.
     StandStill { detail: String },
-    /// Nobody knows: halve it first, then hold and alarm; dead-letter only after [`UNKNOWN_ATTEMPTS`] while the same
+    /// Nobody knows: halve it first, then set it aside and alarm; dead-letter only after [`UNKNOWN_ATTEMPTS`] while the same
     /// target accepts others.
     Hold { detail: String },
 }

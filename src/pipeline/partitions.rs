@@ -21,8 +21,7 @@ const RECOMMIT_AFTER: Duration = Duration::from_secs(24 * 3600);
 const ABSENCE_ALARM: Duration = Duration::from_secs(600);
 
 /// How far the first unfinished record of a partition may lie behind the last received one before the partition is
-/// paused, in records; it goes on at half of that. It bounds the skew between the consumers. It does not keep a stuck
-/// partition from using up everybody's room: a held record keeps its whole batch in memory.
+/// paused, in records; it goes on at half of that. It bounds the skew between the consumers.
 pub(super) const MAX_OUTSTANDING: usize = 10_000;
 
 #[derive(Debug)]

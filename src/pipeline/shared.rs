@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::backoff::Randomness;
+use super::halt::Halts;
 use super::standstill::{Standstills, Target};
 use crate::clock::SharedClock;
 use crate::consumers::{Consumer, Rules};
@@ -73,17 +74,19 @@ pub(super) struct Shared {
     /// Requests the target accepted: tells "down for everyone" from "refuses this one".
     pub(super) accepted: AtomicU64,
     pub(super) standstills: Standstills,
+    pub(super) halts: Halts,
     /// Takes what only an operator can mend, and what no waiting for one is provided for: the process ends.
     pub(super) refused: mpsc::Sender<String>,
 }
 
 impl Shared {
-    pub(super) fn new(ports: Ports, refused: mpsc::Sender<String>) -> Self {
+    pub(super) fn new(ports: Ports, accept_dead_letters: bool, refused: mpsc::Sender<String>) -> Self {
         Self {
             ports,
             fence: watch::Sender::new(0),
             accepted: AtomicU64::new(0),
             standstills: Standstills::default(),
+            halts: Halts::new(accept_dead_letters),
             refused,
         }
     }
@@ -96,6 +99,12 @@ impl Shared {
             _ = fence.changed() => {}
             () = tokio::time::sleep(duration) => {}
         }
+    }
+
+    /// Waits until the record is not ours any more, however long it takes.
+    pub(super) async fn until_ended(&self, epoch: &Epoch) {
+        let mut fence = self.fence.subscribe();
+        while epoch.is_live() && fence.changed().await.is_ok() {}
     }
 
     /// Waits until this consumer may ask the target; see [`Standstills::await_turn`].

@@ -1,6 +1,8 @@
-//! Buries records that failed before the fan-out, and reports each finished for every consumer that runs.
+//! Buries what cannot be processed: one undertaker a dead-letter queue. Takes dead records, reports each finished when its
+//! delivery report is in hand, and tells the lane that keeps a row waiting for it.
 //!
-//! Several at once: a letter that its topic does not take holds its own partition, not the letters of others.
+//! Several at once: a letter that cannot be written holds its own record, not the letters behind it. It never decides
+//! that a record is dead, and never buries more than [`super::halt`] admits.
 
 use std::sync::Arc;
 
@@ -8,45 +10,123 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::intake::Dead;
-use super::item::Finished;
-use super::lane::bury;
+use super::backoff::Backoff;
+use super::item::{Finished, Received};
 use super::outcome::Outcome;
-use super::shared::Shared;
+use super::shared::{Shared, Ticket};
+use crate::dead_letters::{Letter, Queue, WriteError};
 use crate::progress::ConsumerSet;
+use crate::record::Record;
 
 /// How many letters may wait for their delivery reports at once.
 const AT_ONCE: usize = 64;
 
-pub(super) async fn run(
-    mut dead: mpsc::Receiver<Dead>,
-    finished: mpsc::Sender<Vec<Finished>>,
-    shared: Arc<Shared>,
-    consumers: ConsumerSet,
-) {
-    let mut burials = FuturesUnordered::new();
-    loop {
-        tokio::select! {
-            biased;
-            Some(()) = burials.next(), if !burials.is_empty() => {}
-            Some(next) = dead.recv(), if burials.len() < AT_ONCE => {
-                burials.push(bury_one(next, &finished, &shared, consumers));
-            }
-            else => return,
-        }
-    }
+/// A record on its way to the dead letters.
+#[derive(Debug)]
+pub(super) struct Dead {
+    pub(super) body: Body,
+    pub(super) ticket: Ticket,
+    pub(super) reason: &'static str,
+    pub(super) detail: String,
+    pub(super) policy: bool,
+    pub(super) tell: Option<Tell>,
 }
 
-async fn bury_one(dead: Dead, finished: &mpsc::Sender<Vec<Finished>>, shared: &Shared, consumers: ConsumerSet) {
-    let Dead { letter, ticket } = dead;
-    if bury(shared, &ticket, &letter).await {
-        let outcome = Outcome::DeadLettered(letter.reason);
-        let done = Finished {
-            ticket,
-            consumers,
-            outcome,
+#[derive(Debug)]
+pub(super) enum Body {
+    Undecoded(Record),
+    Row(Arc<Received>),
+}
+
+/// Whom to tell that a letter is out of the way: written, or not ours any more.
+#[derive(Debug)]
+pub(super) struct Tell {
+    pub(super) lane: mpsc::UnboundedSender<u64>,
+    pub(super) letter: u64,
+}
+
+pub(super) struct Undertaker {
+    pub(super) queue: Queue,
+    /// For whom its records are finished.
+    pub(super) consumers: ConsumerSet,
+    pub(super) finished: mpsc::Sender<Vec<Finished>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Undertaker {
+    pub(super) async fn run(self, mut dead: mpsc::Receiver<Dead>) {
+        let mut burials = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(()) = burials.next(), if !burials.is_empty() => {}
+                Some(next) = dead.recv(), if burials.len() < AT_ONCE => burials.push(self.bury(next)),
+                else => return,
+            }
+        }
+    }
+
+    async fn bury(&self, dead: Dead) {
+        if self.is_written(&dead).await {
+            let done = Finished {
+                ticket: dead.ticket,
+                consumers: self.consumers,
+                outcome: Outcome::DeadLettered(dead.reason),
+            };
+            // The pipeline is gone only when the process is going: nothing is committed then.
+            let _gone = self.finished.send(vec![done]).await;
+        }
+        if let Some(Tell { lane, letter }) = dead.tell {
+            // Gone with the pipeline, as well.
+            let _gone = lane.send(letter);
+        }
+    }
+
+    /// Writes a letter and waits for its delivery report, however long it takes. False if the record stopped being ours.
+    async fn is_written(&self, dead: &Dead) -> bool {
+        let epoch = &dead.ticket.epoch;
+        if !epoch.is_live() {
+            return false;
+        }
+        if !self.shared.halts.admit(self.queue, dead.reason, dead.policy) {
+            self.shared.until_ended(epoch).await;
+            return false;
+        }
+        let record = match &dead.body {
+            Body::Undecoded(record) => record,
+            Body::Row(received) => &received.record,
         };
-        // The pipeline is gone only when the process is going: nothing is committed then.
-        let _gone = finished.send(vec![done]).await;
+        let letter = Letter {
+            queue: self.queue,
+            record,
+            reason: dead.reason,
+            detail: &dead.detail,
+            policy: dead.policy,
+        };
+        let (queue, reason, detail) = (self.queue.name(), dead.reason, dead.detail.as_str());
+        let mut backoff = Backoff::default();
+        while epoch.is_live() {
+            let written = self.shared.ports.dead_letters.write(&letter).await;
+            let Err(error) = written else {
+                self.shared.ports.telemetry.dead_lettered(queue, reason);
+                record.with(|record| {
+                    let (topic, partition, offset) = (record.topic, record.partition, record.offset);
+                    tracing::warn!(queue, reason, topic, partition, offset, detail, "record dead-lettered");
+                });
+                return true;
+            };
+            if let WriteError::Refused { .. } = error {
+                // The pipeline ends of it. Until it does, this record is held like any other.
+                let _told_already = self.shared.refused.try_send(error.to_string());
+            }
+            let wait = backoff.next(None, &self.shared.ports.randomness);
+            self.shared.ports.telemetry.retried(queue, "dead_letters");
+            record.with(|record| {
+                let (topic, partition, offset) = (record.topic, record.partition, record.offset);
+                tracing::error!(%error, topic, partition, offset, ?wait, "record held until its dead letter is written");
+            });
+            self.shared.wait(wait).await;
+        }
+        false
     }
 }

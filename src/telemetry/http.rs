@@ -2,7 +2,7 @@
 //!
 //! *Live* means that the loops tick; it does not depend on anything outside, so that an outage elsewhere restarts
 //! nobody. *Ready* means that partitions can be worked on: ticking, in the group, not draining, no consumer standing
-//! still, nothing halted. A platform that asks for `/livez` restarts a hanging process before the
+//! still or halted, no partition halted. A platform that asks for `/livez` restarts a hanging process before the
 //! [watchdog](super::watchdog) ends it.
 
 use std::collections::BTreeMap;
@@ -85,6 +85,9 @@ fn not_ready(telemetry: &Telemetry) -> Vec<String> {
         if let Some(reason) = &consumer.standing_still {
             problems.push(format!("{} stands still: {reason}", consumer.consumer.name()));
         }
+        if let Some(reason) = &consumer.halted {
+            problems.push(format!("{} is halted: {reason}", consumer.consumer.name()));
+        }
     }
     for (place, halted) in telemetry.halted_partitions() {
         let (topic, reason) = (status.topic(place.topic), halted.reason);
@@ -142,6 +145,7 @@ pub fn status_json(telemetry: &Telemetry) -> serde_json::Value {
             "name": consumer.consumer.name(),
             "lanes": consumer.lanes,
             "standing_still": consumer.standing_still,
+            "halted": consumer.halted,
             "lag": lag,
             "in_flight": telemetry.in_flight(consumer.consumer),
             "outcomes": BTreeMap::from(outcomes),

@@ -256,10 +256,10 @@ fn of_consumers(meter: &Meter, seen: &Arc<Observed>) {
     let (still, flying) = (Arc::clone(seen), Arc::clone(seen));
     let gauge = meter.u64_observable_gauge(names::STANDING_STILL);
     gauge
-        .with_description("1 while a consumer waits for an operator.")
+        .with_description("1 while a consumer waits for an operator: refused by a target, or halted.")
         .with_callback(move |gauge| {
             for consumer in &still.status.borrow().consumers {
-                let standing = u64::from(consumer.standing_still.is_some());
+                let standing = u64::from(consumer.standing_still.is_some() || consumer.halted.is_some());
                 gauge.observe(standing, &[consumer_label(Some(consumer.consumer))]);
             }
         })
@@ -336,6 +336,7 @@ mod tests {
             consumer: Consumer::Tier,
             lanes: 1,
             standing_still: None,
+            halted: None,
         };
         Status {
             ticked_ms: 1,

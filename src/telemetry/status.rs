@@ -25,6 +25,8 @@ pub struct ConsumerStatus {
     pub lanes: usize,
     /// Why it waits for an operator, if it does.
     pub standing_still: Option<String>,
+    /// Why it is halted until an operator acts, if it is: too many dead letters.
+    pub halted: Option<String>,
 }
 
 /// A partition that waits for an operator. It is not among the pipeline's; its lag counts all the same.

@@ -1,8 +1,13 @@
 //! Dead letters in Kafka: whole, with the reason behind them, and only then is the record done.
 
+use std::sync::Arc;
+
+use crm_event_processors::clock::TokioClock;
 use crm_event_processors::consumers::Consumer;
+use crm_event_processors::dead_letters::{DeadLetters as _, KafkaDeadLetters, Letter, Queue};
 use crm_event_processors::pipeline::Exit;
 use crm_event_processors::pipeline::source::Failure;
+use crm_event_processors::record::{BatchBuilder, Budget, Headers, RecordView};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::cluster::{NOW_MS, OwnHeader, Raw, TOPICS, award_id, purchase, purchases};
@@ -138,6 +143,57 @@ async fn a_record_is_held_until_its_dead_letter_topic_can_be_written() {
     world.wait_committed(purchases(0), 1).await;
     assert_eq!(worker.stop().await, DRAINED);
     assert_eq!(world.read("crm.dlq.decode", 1)[0].value, bad.value);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_is_too_large_for_its_topic_says_so_and_is_held_until_it_is_taken() {
+    let world = World::new(2);
+    let too_large = |times: usize| vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; times];
+    let clock = Arc::new(TokioClock::starting_at(jiff::Timestamp::UNIX_EPOCH));
+    let adapter = KafkaDeadLetters::new(&world.connection(), "crm", clock).expect("a producer");
+    let mut batch = BatchBuilder::new(TOPICS.map(Box::from).into(), Budget::new(1, 1));
+    let record = RecordView {
+        topic: TOPICS[0],
+        partition: 0,
+        offset: 7,
+        timestamp_ms: None,
+        key: None,
+        value: Some(b"bad"),
+        headers: Headers::default(),
+    };
+    batch.push(purchases(0), &record);
+    let record = batch.finish().into_iter().next().expect("one was put in");
+    let letter = Letter {
+        queue: Queue::Decode,
+        record: &record,
+        reason: "not_json",
+        detail: "",
+        policy: false,
+    };
+    world.mock().request_errors(RDKafkaApiKey::Produce, &too_large(1));
+    let refused = adapter.write(&letter).await.expect_err("too large").to_string();
+    assert!(
+        refused.contains("topic crm.dlq.decode takes: raise its max.message.bytes"),
+        "{refused}"
+    );
+    adapter.write(&letter).await.expect("taken now");
+
+    // In the worker: held, other partitions go on, and written as soon as the topic takes it.
+    let bad = Raw {
+        value: Some(b"bad".to_vec()),
+        ..Raw::default()
+    };
+    world.produce(purchases(0), &bad).await;
+    world.purchase(1, "one", 1).await;
+    world.mock().request_errors(RDKafkaApiKey::Produce, &too_large(500));
+    let worker = world.worker().await;
+    world.wait_committed(purchases(1), 1).await;
+    assert_eq!(world.committed(purchases(0)).unwrap_or(0), 0, "its record is held");
+    world.mock().clear_request_errors(RDKafkaApiKey::Produce);
+    world.wait_committed(purchases(0), 1).await;
+    assert_eq!(worker.stop().await, DRAINED);
+    let letters = world.read("crm.dlq.decode", 2);
+    assert!(letters.iter().all(|letter| letter.value == bad.value), "whole");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,6 +145,8 @@ impl World {
             revoke_deadline: start.revoke_deadline,
             drain_deadline: start.drain_deadline,
             max_records: start.max_records,
+            max_bytes: 50_000_000,
+            accept_dead_letters: false,
         };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(pipeline::run(options, handle, ports, shutdown.clone()));

@@ -14,7 +14,7 @@ use crm_event_processors::kafka::memory::{Member, MemoryLog, MemoryRecord};
 use crm_event_processors::loyalty::{DEMO_PROGRAM, Programs};
 use crm_event_processors::pipeline::{self, Exit, Options, Ports, Randomness};
 use crm_event_processors::record::{Budget, TopicPartition};
-use crm_event_processors::telemetry::Telemetry;
+use crm_event_processors::telemetry::{Status, Telemetry};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -41,11 +41,21 @@ pub(super) struct World {
     started: std::cell::Cell<u32>,
 }
 
+/// How a worker is started, where it differs from the others.
+pub(super) struct Start {
+    /// Each with its lanes.
+    pub(super) consumers: Vec<(Consumer, usize)>,
+    pub(super) max_records: usize,
+    pub(super) max_bytes: usize,
+    pub(super) accept_dead_letters: bool,
+}
+
 /// A running worker.
 pub(super) struct Worker {
     pub(super) member: Member,
     pub(super) dedupe: Arc<MemoryDedupe>,
     pub(super) telemetry: Arc<Telemetry>,
+    pub(super) budget: Budget,
     shutdown: CancellationToken,
     task: JoinHandle<Exit>,
 }
@@ -67,6 +77,10 @@ impl World {
     }
 
     pub(super) async fn worker_of(&self, consumers: &[Consumer], partitions: &[TopicPartition]) -> Worker {
+        self.worker_as(Start::of(consumers), partitions).await
+    }
+
+    pub(super) async fn worker_as(&self, start: Start, partitions: &[TopicPartition]) -> Worker {
         self.started.set(self.started.get() + 1);
         let owner = format!("worker-{}", self.started.get());
         let dedupe = Arc::new(MemoryDedupe::shared(self.store.clone(), &owner));
@@ -84,22 +98,21 @@ impl World {
             rules: Arc::new(Rules::new(programs, None)),
             telemetry: telemetry.clone(),
         };
-        let max_records = 1000;
+        let budget = Budget::new(start.max_records, start.max_bytes);
         let (handle, member) = self.log.join(
-            Budget::new(max_records, 10_000_000),
-            consumers.iter().copied().collect(),
+            budget.clone(),
+            start.consumers.iter().map(|(consumer, _)| *consumer).collect(),
         );
         let shutdown = CancellationToken::new();
         let options = Options {
-            consumers: consumers
-                .iter()
-                .map(|consumer| (*consumer, consumer.default_lanes()))
-                .collect(),
+            consumers: start.consumers,
             decimals: DecimalMode::Text,
             commit_interval: Duration::from_millis(250),
             revoke_deadline: Duration::from_secs(8),
             drain_deadline: Duration::from_secs(25),
-            max_records,
+            max_records: start.max_records,
+            max_bytes: start.max_bytes,
+            accept_dead_letters: start.accept_dead_letters,
         };
         let task = tokio::spawn(pipeline::run(options, handle, ports, shutdown.clone()));
         member.assign(partitions).await;
@@ -107,6 +120,7 @@ impl World {
             member,
             dedupe,
             telemetry,
+            budget,
             shutdown,
             task,
         }
@@ -149,7 +163,28 @@ impl World {
     }
 }
 
+impl Start {
+    /// As usual, but of these consumers.
+    pub(super) fn of(consumers: &[Consumer]) -> Self {
+        let lanes = |consumer: &Consumer| (*consumer, consumer.default_lanes());
+        Self {
+            consumers: consumers.iter().map(lanes).collect(),
+            max_records: 1000,
+            max_bytes: 10_000_000,
+            accept_dead_letters: false,
+        }
+    }
+}
+
 impl Worker {
+    /// Waits until the published status is like this.
+    pub(super) async fn wait_until(&self, predicate: impl Fn(&Status) -> bool) {
+        let mut status = self.telemetry.watch();
+        // Of paused time: what never comes fails the test instead of keeping it for ever.
+        let seen = tokio::time::timeout(Duration::from_secs(7200), status.wait_for(|status| predicate(status))).await;
+        drop(seen.expect("it comes to this").expect("the worker runs"));
+    }
+
     /// The process is gone at once: nothing is drained, nothing committed.
     pub(super) async fn crash(self) {
         self.task.abort();
@@ -219,6 +254,11 @@ impl Purchase {
             "source":{{"ts_ms":{ms},"table":"purchase_ledger","txId":1,"lsn":{lsn}}},"op":"{op}","ts_ms":{ms}}}"#
         )
     }
+}
+
+/// A completed purchase of that id, as Debezium writes it.
+pub(super) fn completed(id: &str, lsn: u32) -> String {
+    Purchase::completed("an-id", lsn).envelope().replace("an-id", id)
 }
 
 /// The id of the award event of one change of one purchase.

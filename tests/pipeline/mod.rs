@@ -2,7 +2,10 @@
 
 mod crashes;
 mod delivery;
+mod halts;
 mod harness;
+mod poison;
+mod pressure;
 mod progress;
 mod rebalance;
 mod shutdown;

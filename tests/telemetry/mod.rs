@@ -25,6 +25,7 @@ pub(super) fn publish_something(telemetry: &Telemetry) {
         consumer,
         lanes: 1,
         standing_still: None,
+        halted: None,
     };
     telemetry.publish(Status {
         ticked_ms: 1,

@@ -65,6 +65,8 @@ async fn a_pipeline_whose_loop_is_blocked_is_named_and_one_that_goes_round_is_le
         revoke_deadline: Duration::from_secs(1),
         drain_deadline: Duration::from_secs(1),
         max_records: 10,
+        max_bytes: 10_000,
+        accept_dead_letters: false,
     };
     let log = MemoryLog::new(&["crm.public.purchase_ledger"]);
     let (handle, _member) = log.join(Budget::new(10, 10_000), Consumer::ALL.into_iter().collect());

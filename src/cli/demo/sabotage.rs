@@ -89,7 +89,7 @@ struct Early {
 
 impl Early {
     fn received(&mut self, batch: &Batch) {
-        for (place, offset) in (0..batch.len()).filter_map(|index| batch.place(index)) {
+        for (place, offset) in batch.places() {
             self.note(place, offset + 1);
         }
     }

@@ -111,6 +111,8 @@ impl Employer {
             revoke_deadline: REVOKE_DEADLINE,
             drain_deadline: DRAIN_DEADLINE,
             max_records: MAX_RECORDS,
+            max_bytes: MAX_BYTES,
+            accept_dead_letters: false,
         };
         let hired = Instant::now();
         let (runtime, telemetry) = (tokio::runtime::Handle::current(), Arc::clone(&self.telemetry));

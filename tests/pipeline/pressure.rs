@@ -1,0 +1,174 @@
+//! Targets that are slow or down: memory stays bounded, one consumer's trouble stops the others only at the bound, and
+//! nothing is lost or doubled when it is over.
+
+use std::time::Duration;
+
+use crm_event_processors::consumers::Consumer;
+use crm_event_processors::faults::Gate;
+use crm_event_processors::inngest::Answer;
+use crm_event_processors::inngest::memory::Fault;
+use crm_event_processors::pipeline::Exit;
+
+use super::harness::{OTHER_PURCHASES, PURCHASES, Start, World, completed};
+
+const BOTH: [Consumer; 2] = [Consumer::Currency, Consumer::Tier];
+
+fn down() -> Answer {
+    Answer::Unavailable {
+        detail: "503".to_owned(),
+        retry_after: None,
+    }
+}
+
+fn refused() -> Answer {
+    Answer::Refused {
+        status: 401,
+        detail: "no such key".to_owned(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_whose_target_is_down_stops_the_others_at_the_bound_and_nothing_is_lost() {
+    const RECORDS: u32 = 12_000;
+    const BOUND: usize = 10_000;
+    let world = World::new();
+    world.inngest.trouble("tier:", down());
+    for lsn in 1..=RECORDS {
+        world.raw(PURCHASES, &completed(&format!("p-{lsn}"), lsn));
+    }
+    let start = Start {
+        max_records: 16_384,
+        max_bytes: 32 * 1024 * 1024,
+        ..Start::of(&BOTH)
+    };
+    let worker = world.worker_as(start, &[PURCHASES]).await;
+    worker
+        .wait_until(|status| status.partitions.iter().any(|p| p.paused))
+        .await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let awards = world.awards().len();
+    assert!(
+        (BOUND..BOUND + 1000).contains(&awards),
+        "currency ran on to the bound, and not beyond: {awards}"
+    );
+    assert_eq!(world.log.committed(PURCHASES).unwrap_or(0), 0);
+    assert_eq!(world.accepted("loyalty/tier.evaluation_requested").len(), 0);
+
+    world.inngest.relent();
+    world.log.wait_all_committed(PURCHASES).await;
+    let mut awards = world.awards();
+    awards.sort_unstable();
+    awards.dedup();
+    assert_eq!(
+        (awards.len(), world.awards().len()),
+        (RECORDS as usize, RECORDS as usize)
+    );
+    let tier = |outcome| worker.telemetry.outcomes(Consumer::Tier, outcome);
+    assert_eq!(tier("delivered") + tier("superseded"), u64::from(RECORDS));
+    let evaluations = world.accepted("loyalty/tier.evaluation_requested");
+    assert_eq!(evaluations.len() as u64, tier("delivered"), "none twice");
+    assert_eq!(world.dead_letters.letters(), []);
+    assert_eq!(worker.budget.in_use(), (0, 0));
+    assert_eq!(worker.stop().await, Exit::Drained { unfinished: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_records_are_bounded_by_their_bytes() {
+    const MAX_BYTES: usize = 1_000_000;
+    const LARGE: usize = 50_000;
+    let world = World::new();
+    let gate = Gate::default();
+    for _ in 0..100 {
+        world.inngest.faults().push(Fault::Hold(gate.clone()));
+    }
+    let padding = format!(r#"{{"padding":"{}","id":"#, "x".repeat(LARGE));
+    for lsn in 1..=100 {
+        let large = completed(&format!("p-{lsn}"), lsn).replacen(r#"{"id":"#, &padding, 1);
+        world.raw(PURCHASES, &large);
+    }
+    let start = Start {
+        max_bytes: MAX_BYTES,
+        ..Start::of(&[Consumer::Currency])
+    };
+    let worker = world.worker_as(start, &[PURCHASES]).await;
+    gate.arrived().await;
+    let mut most = 0;
+    let mut ticks = worker.telemetry.watch();
+    for _ in 0..20 {
+        ticks.changed().await.expect("the worker runs");
+        most = most.max(worker.budget.in_use().1);
+    }
+    assert!(most > MAX_BYTES - 2 * LARGE, "{most} bytes: the room is used");
+    assert!(most < MAX_BYTES + 2 * LARGE, "{most} bytes: one record may overshoot");
+    gate.release();
+    world.log.wait_all_committed(PURCHASES).await;
+    assert_eq!(world.awards().len(), 100);
+    assert_eq!(worker.budget.in_use(), (0, 0));
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_queued_of_partitions_that_went_gives_its_room_back_though_its_lane_is_stuck() {
+    let world = World::new();
+    world.inngest.trouble("currency:", down());
+    for lsn in 1..=900 {
+        world.raw(PURCHASES, &completed(&format!("p-{lsn}"), lsn));
+    }
+    let start = Start {
+        consumers: vec![(Consumer::Currency, 1)],
+        ..Start::of(&[])
+    };
+    let worker = world.worker_as(start, &[PURCHASES]).await;
+    worker
+        .wait_until(|status| status.partitions.iter().any(|p| p.outstanding == 900))
+        .await;
+    worker.member.revoke(&[PURCHASES], false).await;
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(worker.budget.in_use(), (0, 0));
+    worker.member.assign(&[OTHER_PURCHASES]).await;
+    world.inngest.relent();
+    world.raw(OTHER_PURCHASES, &completed("other", 1));
+    world.log.wait_all_committed(OTHER_PURCHASES).await;
+    assert_eq!(world.awards().len(), 1, "nothing of the partition that went");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_key_stops_one_consumer_in_place_and_it_goes_on_when_the_key_is_mended() {
+    let world = World::new();
+    world.inngest.trouble("tier:", refused());
+    for lsn in 1..=50 {
+        world.raw(PURCHASES, &completed(&format!("p-{lsn}"), lsn));
+    }
+    let worker = world.worker_of(&BOTH, &[PURCHASES]).await;
+    worker
+        .wait_until(|status| {
+            let mut consumers = status.consumers.iter();
+            consumers.any(|c| c.consumer == Consumer::Tier && c.standing_still.is_some())
+        })
+        .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.awards().len(), 50, "the others go on");
+    let before = world.inngest.requests();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let probes = world.inngest.requests() - before;
+    assert!((9..=11).contains(&probes), "one probe a minute: {probes}");
+    let still = |consumer| {
+        let status = worker.telemetry.status();
+        let mut consumers = status.consumers.iter();
+        consumers.any(|c| c.consumer == consumer && c.standing_still.is_some())
+    };
+    assert!(still(Consumer::Tier) && !still(Consumer::Currency));
+    assert_eq!(world.log.committed(PURCHASES).unwrap_or(0), 0);
+
+    world.inngest.relent();
+    let mended = tokio::time::Instant::now();
+    world.log.wait_all_committed(PURCHASES).await;
+    assert!(mended.elapsed() < Duration::from_secs(62), "{:?}", mended.elapsed());
+    worker
+        .wait_until(|status| status.consumers.iter().all(|c| c.standing_still.is_none()))
+        .await;
+    assert_eq!(world.awards().len(), 50, "none twice");
+    assert_eq!(world.dead_letters.letters(), [], "nothing is wrong with the records");
+    worker.stop().await;
+}
