@@ -46,7 +46,7 @@ impl Connection {
 
 /// The consumer: explicit commits only, cooperative rebalances, an error instead of a silent jump.
 #[must_use]
-pub(super) fn consumer_config(connection: &Connection, group: &str, session_timeout_ms: u32) -> ClientConfig {
+pub fn consumer_config(connection: &Connection, group: &str, session_timeout_ms: u32) -> ClientConfig {
     let mut config = connection.config();
     config
         .set("group.id", group)

@@ -11,6 +11,6 @@ pub mod memory;
 mod preflight;
 mod rebalance;
 
-pub use client::{Connection, Logging, producer_config};
+pub use client::{Connection, Logging, consumer_config, producer_config};
 pub use consumer::{Membership, Source, start};
 pub use preflight::{Preflight, StartError};
