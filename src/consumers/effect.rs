@@ -1,5 +1,7 @@
 //! An effect: what must reach the workflows, under the name of its business fact and the name of this change of it.
 
+use std::sync::Arc;
+
 use super::Reason;
 use crate::dedupe::{ClaimKey, escape};
 use crate::inngest::{Event, EventData};
@@ -19,9 +21,8 @@ pub struct Effect {
 }
 
 /// `award:<purchase>`, `tier:<merchant>:<user>`, `mission:<merchant>:<mission>:<user>:<period>`: one row in `effects` some day.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(transparent)]
-pub struct EffectKey(pub Box<str>);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EffectKey(Arc<str>);
 
 impl Effect {
     /// Takes over what an older effect of the same key was for, when this one makes it needless.
@@ -94,6 +95,12 @@ impl EffectKey {
 impl std::fmt::Display for EffectKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for EffectKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

@@ -5,13 +5,14 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crate::rows::{ChangeVersion, RowId, Table};
 
-/// `<consumer>:<effect>:<table>:<row>:<version>`; also the `id` of the Inngest event.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(transparent)]
-pub struct ClaimKey(Box<str>);
+/// `<consumer>:<effect>:<table>:<row>:<version>`; also the `id` of the Inngest event. Shared: a record's key is asked for
+/// by the claim, the event and the confirm.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimKey(Arc<str>);
 
 impl ClaimKey {
     #[must_use]
@@ -33,6 +34,12 @@ impl ClaimKey {
 impl std::fmt::Display for ClaimKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for ClaimKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
