@@ -7,8 +7,13 @@
 mod member;
 mod ratios;
 mod rig;
+mod soak;
 
 use clap::{Parser, Subcommand};
+
+/// As the worker's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
@@ -24,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Measure every case, one after the other, round after round.
     Ratios(ratios::Options),
+    /// Run the worker under load and disturbances; say whether memory, handles and books hold.
+    Soak(soak::Options),
     /// One case: read a log with the bare client.
     #[command(hide = true)]
     Read(ratios::read::Reader),
@@ -35,6 +42,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Ratios(options) => ratios::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Read(reader) => reader.run(),
         Command::Member(member) => member.run(),
     }
