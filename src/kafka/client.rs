@@ -64,6 +64,8 @@ pub fn consumer_config(connection: &Connection, group: &str, session_timeout_ms:
         .set("queued.max.messages.kbytes", "16384")
         .set("queued.min.messages", "10000")
         .set("fetch.queue.backoff.ms", "5")
+        // One answer may be as large as all partitions together, on top of the prefetch; the default is 50 MiB.
+        .set("fetch.max.bytes", "8388608")
         .set("fetch.wait.max.ms", "100");
     config
 }
