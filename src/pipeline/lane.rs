@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::backoff::Backoff;
 use super::delivery::{self, Fate};
+use super::fit::Fit;
 use super::item::{Finished, Group, Item, Pending, set_repeats_aside, waves};
 use super::outcome::{Disposition, Outcome};
 use super::shared::{Shared, Ticket};
@@ -21,8 +22,8 @@ use crate::dead_letters::{Letter, Queue};
 use crate::dedupe::{Claim, ClaimKey};
 use crate::progress::ConsumerSet;
 
-/// The most records of one lane batch: what fits one request.
-const MAX_BATCH: usize = 400;
+/// The most records of one lane batch: what fits one request, if its events are small.
+pub(super) const MAX_BATCH: usize = 400;
 
 /// How often a foreign lease is looked at again while it is waited for.
 const LEASE_LOOKS: u32 = 10;
@@ -32,13 +33,14 @@ pub(super) struct Lane {
     pub(super) inbox: mpsc::Receiver<Vec<Item>>,
     pub(super) finished: mpsc::Sender<Vec<Finished>>,
     pub(super) shared: Arc<Shared>,
+    pub(super) fit: Fit,
 }
 
 impl Lane {
     pub(super) async fn run(mut self) {
         let mut backlog = VecDeque::new();
         while self.fill(&mut backlog).await {
-            let size = backlog.len().min(MAX_BATCH);
+            let size = backlog.len().min(self.fit.records());
             self.process(backlog.drain(..size).collect()).await;
         }
     }
@@ -156,6 +158,8 @@ impl Lane {
     async fn deliver(&self, groups: Vec<Group>) -> Vec<Group> {
         let mut retry = Vec::new();
         let mut delivery = delivery::Delivery::of(self.consumer, &self.shared, groups);
+        let (first, all) = delivery.first_request();
+        self.fit.learn(first, all);
         while let Some((groups, fate)) = delivery.next().await {
             match fate {
                 Fate::Accepted => self.confirm(groups).await,

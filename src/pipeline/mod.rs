@@ -12,6 +12,7 @@
 
 mod backoff;
 mod delivery;
+mod fit;
 mod intake;
 mod item;
 mod lane;
@@ -36,9 +37,10 @@ use crate::debezium::{DecimalMode, Decoder};
 use crate::progress::ConsumerSet;
 use crate::record::TopicPartition;
 use crate::telemetry::{ConsumerStatus, Status};
+use fit::Fit;
 use intake::{Intake, Lanes};
 use item::Finished;
-use lane::Lane;
+use lane::{Lane, MAX_BATCH};
 use partitions::Partitions;
 use shared::Shared;
 use source::{Command, Event, Failure, Handle};
@@ -146,6 +148,7 @@ impl Pipeline {
                         inbox,
                         finished,
                         shared,
+                        fit: Fit::at_most(MAX_BATCH),
                     }
                     .run(),
                 );
