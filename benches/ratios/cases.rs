@@ -7,15 +7,14 @@ use crate::rig::records::Log;
 /// Lanes of each consumer.
 pub(crate) const LANES: u32 = 8;
 
-const LARGE: Log = log("large", 120, 480_000, false);
-const MEDIUM: Log = log("medium", 120, 180_000, false);
-const SMALL: Log = log("small", 24, 64_000, false);
-const OLD: Log = log("old", 4, 10_000, false);
-const OLD_SLOW: Log = log("oldslow", 4, 1_000, false);
+const LARGE: Log = log("large", 60, 240_000, false);
+const MEDIUM: Log = log("medium", 60, 120_000, false);
+const OLD: Log = log("old", 4, 6_000, false);
+const OLD_SLOW: Log = log("oldslow", 4, 800, false);
 const WRAPPED: Log = log("wrapped", 120, 108_000, true);
 
 /// All logs, as they are written before the first round.
-pub(crate) const LOGS: [Log; 6] = [LARGE, MEDIUM, SMALL, OLD, OLD_SLOW, WRAPPED];
+pub(crate) const LOGS: [Log; 5] = [LARGE, MEDIUM, OLD, OLD_SLOW, WRAPPED];
 
 const fn log(prefix: &'static str, partitions: i32, records: u32, wrapped: bool) -> Log {
     Log {
@@ -64,18 +63,18 @@ const ONE: &str = "currency";
 const THREE: &str = "currency,tier,mission";
 
 pub(crate) const CASES: [Case; 11] = [
-    case("consume", "bare consume", Worker::Consume { passes: 3 }, LARGE, AT_ONCE),
+    case("consume", "bare consume", Worker::Consume { passes: 4 }, LARGE, AT_ONCE),
     case(
         "decode",
         "consume, decode, route",
-        Worker::Decode { passes: 3 },
+        Worker::Decode { passes: 4 },
         LARGE,
         AT_ONCE,
     ),
     case(
         "decode-wrapped",
         "the same, {schema,payload}",
-        Worker::Decode { passes: 4 },
+        Worker::Decode { passes: 6 },
         WRAPPED,
         AT_ONCE,
     ),
@@ -83,7 +82,7 @@ pub(crate) const CASES: [Case; 11] = [
     case("one", "worker, one consumer", real(ONE), LARGE, AT_ONCE),
     case("three", "worker, three consumers", real(THREE), MEDIUM, AT_ONCE),
     case("one-20ms", "worker, one consumer, 20 ms", real(ONE), LARGE, NEAR),
-    case("one-200ms", "worker, one consumer, 200 ms", real(ONE), SMALL, FAR),
+    case("one-200ms", "worker, one consumer, 200 ms", real(ONE), MEDIUM, FAR),
     case("one-wrapped", "worker, {schema,payload}", real(ONE), WRAPPED, AT_ONCE),
     case("old", "old worker", Worker::Old, OLD, AT_ONCE),
     case("old-20ms", "old worker, 20 ms", Worker::Old, OLD_SLOW, NEAR),

@@ -110,6 +110,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     let allocations = if counting { Some(bench.allocations()?) } else { None };
     let mut report = Report::new(&cases, allocations);
+    let (file, mut json) = (folder().join("ratios.json"), String::new());
     for round in 1..=options.rounds {
         for case in &cases {
             let run = bench.case(case).with_context(|| format!("case {}", case.name))?;
@@ -120,10 +121,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             );
             report.add(case, run);
         }
+        // After every round: an interrupted run is not lost.
+        json = serde_json::to_string_pretty(&report.json())?;
+        std::fs::write(&file, &json)?;
     }
-    let json = serde_json::to_string_pretty(&report.json())?;
-    let file = folder().join("ratios.json");
-    std::fs::write(&file, &json)?;
     match options.format {
         Format::Json => println!("{json}"),
         Format::Text => println!("{report}\nwritten to {}", file.display()),
