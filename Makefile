@@ -3,7 +3,7 @@
 CARGO := cargo
 ARGS ?=
 
-.PHONY: help demo test lint fence fmt deny explain stack-up stack-down toolchain fixtures
+.PHONY: help demo test lint fence fmt deny explain bench soak stack-up stack-down toolchain fixtures
 
 help: ## list the recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,14 @@ deny: toolchain ## licences, sources and banned crates (installs cargo-deny once
 
 explain: toolchain ## explain recorded messages; FILE=messages.jsonl (as `kcat -J` prints them)
 	$(CARGO) run --locked --release -- explain $(FILE)
+
+bench: toolchain ## measure the worker against the bare client and the old worker; ARGS="--rounds 5 --format json"
+	$(CARGO) bench --locked --bench allocations --no-run
+	$(CARGO) bench --locked --bench bench -- ratios --node-modules "$$(benches/install old-worker)" $(ARGS)
+
+soak: toolchain ## the worker under load and disturbances: flat memory, balanced books; ARGS="--minutes 2"
+	benches/install
+	$(CARGO) bench --locked --bench bench -- soak $(ARGS)
 
 stack-up: ## start Kafka, Kafka Connect with Debezium, PostgreSQL and Redis, all local and real
 	stack/up

@@ -23,7 +23,7 @@ pub struct Effect {
 /// `award:<purchase>`, `tier:<merchant>:<user>`, `mission:<merchant>:<mission>:<user>:<period>`: one row in `effects` some day.
 /// Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EffectKey(pub Arc<str>);
+pub struct EffectKey(Arc<str>);
 
 impl Effect {
     /// Takes over what an older effect of the same key was for, when this one makes it needless.

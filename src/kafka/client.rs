@@ -51,7 +51,7 @@ impl Connection {
 
 /// The consumer: explicit commits only, cooperative rebalances, an error instead of a silent jump.
 #[must_use]
-pub(super) fn consumer_config(connection: &Connection, group: &str, session_timeout_ms: u32) -> ClientConfig {
+pub fn consumer_config(connection: &Connection, group: &str, session_timeout_ms: u32) -> ClientConfig {
     let mut config = connection.config();
     config
         .set("group.id", group)
@@ -69,6 +69,8 @@ pub(super) fn consumer_config(connection: &Connection, group: &str, session_time
         .set("queued.max.messages.kbytes", "16384")
         .set("queued.min.messages", "10000")
         .set("fetch.queue.backoff.ms", "5")
+        // One answer may be as large as all partitions together, on top of the prefetch; the default is 50 MiB.
+        .set("fetch.max.bytes", "8388608")
         .set("fetch.wait.max.ms", "100");
     config
 }

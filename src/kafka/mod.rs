@@ -15,7 +15,7 @@ mod preflight;
 mod rebalance;
 mod seeding;
 
-pub use client::{Connection, Logging, MAX_POLL_INTERVAL, producer_config};
+pub use client::{Connection, Logging, MAX_POLL_INTERVAL, consumer_config, producer_config};
 pub use consumer::{Membership, Source, start};
 pub use grants::Grant;
 pub use preflight::StartError;

@@ -75,6 +75,11 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// How many groups the first request takes, and how many there are.
+    pub(super) fn first_request(&self) -> (usize, usize) {
+        (self.requests.front().map_or(0, Range::len), self.groups.len())
+    }
+
     /// The next groups whose fate is known; `None` when every group has met its fate. What `must_wait` is not sent.
     pub(super) async fn next(&mut self, must_wait: impl Fn(&Group) -> bool) -> Option<(Vec<Group>, Fate)> {
         if let Some(index) = self.oversize.pop_front() {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::delivery::{Delivery, Fate};
+use super::fit::Fit;
 use super::inbox::Inbox;
 use super::item::{Finished, Group, Item, Pending, set_repeats_aside, waves};
 use super::outcome::{Disposition, Outcome, UNKNOWN_ATTEMPTS};
@@ -26,7 +27,7 @@ use crate::dead_letters::Queue;
 use crate::dedupe::{Claim, ClaimKey};
 use crate::progress::ConsumerSet;
 
-/// The most records of one lane batch: what fits one request.
+/// The most records of one lane batch: what fits one request, if its events are small.
 const MAX_BATCH: usize = 400;
 
 /// How many puzzles are tried in one round, so that the records that come in need not wait long for theirs.
@@ -44,6 +45,7 @@ pub(super) struct Lane {
     tell: mpsc::UnboundedSender<u64>,
     finished: mpsc::Sender<Vec<Finished>>,
     shared: Arc<Shared>,
+    fit: Fit,
 }
 
 impl Lane {
@@ -64,12 +66,13 @@ impl Lane {
             tell,
             finished,
             shared,
+            fit: Fit::at_most(MAX_BATCH),
         }
     }
 
     pub(super) async fn run(mut self, mut inbox: Inbox) {
         while self.wake(&mut inbox).await {
-            let items = inbox.take(MAX_BATCH.min(self.parked.room()));
+            let items = inbox.take(self.fit.records().min(self.parked.room()));
             tokio::select! {
                 biased;
                 () = self.step(items) => {}
@@ -216,6 +219,8 @@ impl Lane {
     async fn deliver(&mut self, groups: Vec<Group>) {
         let shared = Arc::clone(&self.shared);
         let mut delivery = Delivery::of(self.consumer, &shared, groups);
+        let (first, all) = delivery.first_request();
+        self.fit.learn(first, all);
         while let Some((groups, fate)) = delivery.next(|group| self.parked.holds_back(group)).await {
             match fate {
                 Fate::Unknown { detail } => {

@@ -12,6 +12,7 @@
 
 mod backoff;
 mod delivery;
+mod fit;
 mod halt;
 mod inbox;
 mod intake;

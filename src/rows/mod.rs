@@ -22,6 +22,8 @@ mod wallet_ledger;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 
@@ -30,12 +32,12 @@ use crate::debezium::Op;
 pub use error::{Rewrite, RouteError};
 pub use route::{Routed, route};
 
-/// An opaque, non-empty identifier of the source database. One newtype a kind, so that they cannot be mixed up.
+/// An opaque, non-empty identifier of the source database. One newtype a kind, so that they cannot be mixed up. Shared,
+/// because every consumer's effect carries it on.
 macro_rules! id {
     ($($name:ident),*) => {$(
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-        #[serde(transparent)]
-        pub struct $name(Box<str>);
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// `None` for an empty text.
@@ -53,6 +55,12 @@ macro_rules! id {
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
     )*};

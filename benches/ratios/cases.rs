@@ -1,0 +1,113 @@
+//! The cases: what runs, on which log, against which receiver.
+
+use std::time::Duration;
+
+use crate::rig::records::Log;
+
+/// Lanes of each consumer.
+pub(crate) const LANES: u32 = 8;
+
+const LARGE: Log = log("large", 60, 240_000, false);
+const MEDIUM: Log = log("medium", 60, 120_000, false);
+const OLD: Log = log("old", 4, 6_000, false);
+const OLD_SLOW: Log = log("oldslow", 4, 800, false);
+const WRAPPED: Log = log("wrapped", 120, 108_000, true);
+
+/// All logs, as they are written before the first round.
+pub(crate) const LOGS: [Log; 5] = [LARGE, MEDIUM, OLD, OLD_SLOW, WRAPPED];
+
+const fn log(prefix: &'static str, partitions: i32, records: u32, wrapped: bool) -> Log {
+    Log {
+        prefix,
+        partitions,
+        records,
+        wrapped,
+    }
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Worker {
+    /// The bare client reads the log so often.
+    Consume {
+        passes: u32,
+    },
+    /// The same, with our decoder.
+    Decode {
+        passes: u32,
+    },
+    /// Our pipeline, dedupe in memory.
+    Memory,
+    /// The real binary with these consumers.
+    Real {
+        consumers: &'static str,
+    },
+    Old,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) worker: Worker,
+    pub(crate) log: Log,
+    pub(crate) latency: Duration,
+}
+
+const AT_ONCE: Duration = Duration::ZERO;
+const NEAR: Duration = Duration::from_millis(20);
+/// Long enough to rule: no lane is ever short of records.
+pub(crate) const FAR: Duration = Duration::from_millis(200);
+
+const ONE: &str = "currency";
+const THREE: &str = "currency,tier,mission";
+
+pub(crate) const CASES: [Case; 11] = [
+    case("consume", "bare consume", Worker::Consume { passes: 4 }, LARGE, AT_ONCE),
+    case(
+        "decode",
+        "consume, decode, route",
+        Worker::Decode { passes: 4 },
+        LARGE,
+        AT_ONCE,
+    ),
+    case(
+        "decode-wrapped",
+        "the same, {schema,payload}",
+        Worker::Decode { passes: 6 },
+        WRAPPED,
+        AT_ONCE,
+    ),
+    case("memory", "pipeline, dedupe in memory", Worker::Memory, LARGE, AT_ONCE),
+    case("one", "worker, one consumer", real(ONE), LARGE, AT_ONCE),
+    case("three", "worker, three consumers", real(THREE), MEDIUM, AT_ONCE),
+    case("one-20ms", "worker, one consumer, 20 ms", real(ONE), LARGE, NEAR),
+    case("one-200ms", "worker, one consumer, 200 ms", real(ONE), MEDIUM, FAR),
+    case("one-wrapped", "worker, {schema,payload}", real(ONE), WRAPPED, AT_ONCE),
+    case("old", "old worker", Worker::Old, OLD, AT_ONCE),
+    case("old-20ms", "old worker, 20 ms", Worker::Old, OLD_SLOW, NEAR),
+];
+
+const fn real(consumers: &'static str) -> Worker {
+    Worker::Real { consumers }
+}
+
+const fn case(name: &'static str, what: &'static str, worker: Worker, log: Log, latency: Duration) -> Case {
+    Case {
+        name,
+        what,
+        worker,
+        log,
+        latency,
+    }
+}
+
+impl Case {
+    /// Events that one record leads to.
+    pub(crate) fn events_a_record(&self) -> u64 {
+        match self.worker {
+            Worker::Real { consumers } => consumers.split(',').count() as u64,
+            Worker::Consume { .. } | Worker::Decode { .. } | Worker::Memory | Worker::Old => 1,
+        }
+    }
+}

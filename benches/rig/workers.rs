@@ -1,0 +1,86 @@
+//! How each kind of worker is started.
+
+use std::path::Path;
+use std::process::Command;
+
+use crm_event_processors::consumers::Consumer;
+
+use super::folder;
+use super::process::Process;
+use super::records::PROGRAM;
+
+/// Where a worker finds everything.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) brokers: String,
+    pub(crate) redis: String,
+    pub(crate) inngest: String,
+    pub(crate) prefix: String,
+    /// A group that nobody was in before starts at the log's begin.
+    pub(crate) group: String,
+}
+
+/// The real binary.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Real<'a> {
+    /// As `--consumers` takes them.
+    pub(crate) consumers: &'a str,
+    pub(crate) lanes: u32,
+    pub(crate) window_secs: u32,
+}
+
+impl Real<'_> {
+    pub(crate) fn start(&self, name: &str, surroundings: &Surroundings) -> anyhow::Result<Process> {
+        std::fs::create_dir_all(folder())?;
+        let program = folder().join("program.json");
+        std::fs::write(&program, PROGRAM)?;
+        let Self {
+            consumers,
+            lanes,
+            window_secs,
+        } = self;
+        let Surroundings {
+            brokers,
+            redis,
+            inngest,
+            prefix,
+            group,
+        } = surroundings;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_crm-event-processors"));
+        command.arg("run").env_clear();
+        command.arg("--program-file").arg(program);
+        command.args(["--kafka-bootstrap-servers", brokers, "--redis-url", redis]);
+        command.args(["--inngest-dev", "1", "--inngest-base-url", inngest]);
+        command.args(["--topic-prefix", prefix, "--consumer-group-id", group]);
+        command.args([
+            "--consumers",
+            consumers,
+            "--dedup-window-secs",
+            &window_secs.to_string(),
+        ]);
+        command.args(["--ledger-effective-from", "1970-01-01T00:00:00Z"]);
+        if consumers.split(',').count() < Consumer::ALL.len() {
+            command.args(["--start-at", "begin"]);
+        }
+        for consumer in ["currency", "tier", "mission"] {
+            command.args([format!("--{consumer}-concurrency"), lanes.to_string()]);
+        }
+        // The shortest session: a rebalance is waited for in every case.
+        command.args(["--kafka-session-timeout-ms", "6000", "--http-addr", "off"]);
+        command.args(["--rust-log", "warn", "--log-format", "text"]);
+        Process::start(name, command)
+    }
+}
+
+/// The worker that this one replaces, in the way it was written.
+pub(crate) fn old(modules: &Path, surroundings: &Surroundings) -> anyhow::Result<Process> {
+    let mut command = Command::new("node");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/old-worker/worker.js"));
+    command.env("NODE_PATH", modules).env("NODE_ENV", "production");
+    command.env("KAFKA_BROKERS", &surroundings.brokers);
+    command.env("KAFKA_GROUP", &surroundings.group);
+    command.env("TOPIC", format!("{}.public.purchase_ledger", surroundings.prefix));
+    command.env("REDIS_URL", &surroundings.redis);
+    command.env("INNGEST_URL", format!("{}/e/dev", surroundings.inngest));
+    Process::start("old-worker", command)
+}
