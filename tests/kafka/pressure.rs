@@ -60,11 +60,12 @@ async fn a_full_budget_pauses_the_fetch_and_polling_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_with_a_poison_record_is_paused_alone_and_goes_on_when_it_comes_home() {
-    const BEHIND: u32 = 12_000;
+    const BEHIND: u32 = 15_000;
+    const ROOM: usize = 2000;
     let world = World::new(2);
     world.inngest.puzzle("currency:award:purchase_ledger:held:");
     let start = Start {
-        max_records: 16_384,
+        max_records: ROOM,
         ..Start::default()
     };
     let worker = world.worker_with(start).await;
@@ -84,10 +85,8 @@ async fn a_partition_with_a_poison_record_is_paused_alone_and_goes_on_when_it_co
     }
     world.wait_committed(purchases(1), 50).await;
     let (outstanding, paused) = state(&worker.telemetry.status(), 0);
-    assert!(
-        paused && outstanding < BEHIND as usize,
-        "{outstanding} of one partition"
-    );
+    // What was fetched before the pause reached the client comes on top.
+    assert!(paused && outstanding <= 10_000 + ROOM, "{outstanding} of one partition");
     assert_eq!(world.committed(purchases(0)).unwrap_or(0), 0);
 
     world.inngest.relent();

@@ -81,8 +81,8 @@ async fn a_hundred_dead_letters_in_a_row_halt_the_consumer_and_a_restart_ends_it
 
     world.inngest.relent();
     let worker = world.worker_of(&BOTH, &[PURCHASES, OTHER_PURCHASES]).await;
-    world.log.wait_all_committed(PURCHASES).await;
-    world.log.wait_all_committed(OTHER_PURCHASES).await;
+    world.all_committed(PURCHASES).await;
+    world.all_committed(OTHER_PURCHASES).await;
     let buried = world
         .dead_letters
         .letters()
@@ -126,7 +126,7 @@ async fn one_dead_letter_in_ten_records_halts_the_consumer_and_fewer_do_not() {
             halted(&worker, Consumer::Currency).await;
             assert_eq!(world.dead_letters.letters().len(), WRITTEN);
         } else {
-            world.log.wait_all_committed(PURCHASES).await;
+            world.all_committed(PURCHASES).await;
             assert_eq!(world.dead_letters.letters().len(), 150);
         }
         worker.stop().await;
@@ -143,7 +143,7 @@ async fn an_operator_may_have_all_dead_letters_written() {
         ..Start::of(&BOTH)
     };
     let worker = world.worker_as(start, &[PURCHASES]).await;
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     assert_eq!(world.dead_letters.letters().len(), 300);
     worker.stop().await;
 }
@@ -163,7 +163,7 @@ async fn what_a_policy_of_ours_sets_aside_halts_nobody() {
         );
     }
     let worker = world.worker(&[PURCHASES]).await;
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     let letters = world.dead_letters.letters();
     assert_eq!(letters.len(), 300);
     assert!(letters.iter().all(|letter| letter.reason == "ledger_rewritten"));
@@ -183,7 +183,7 @@ async fn records_that_nobody_can_decode_halt_everybody_and_hold_their_partitions
         let reason = halted(&worker, consumer).await;
         assert!(reason.contains("wrong_decimal_mode: DECIMAL_MODE"), "{reason}");
     }
-    world.log.wait_all_committed(OTHER_PURCHASES).await;
+    world.all_committed(OTHER_PURCHASES).await;
     let letters = world.dead_letters.letters();
     assert_eq!(letters.len(), WRITTEN);
     assert!(letters.iter().all(|letter| letter.queue == Queue::Decode));

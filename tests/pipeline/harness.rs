@@ -31,6 +31,9 @@ const TOPICS: [&str; 3] = [
 /// 2026-11-20T12:00:00Z; every row of these tests was committed a second before.
 const NOW_MS: i64 = 1_795_176_000_000;
 
+/// Longer than any back-off adds up to here.
+const PATIENCE: Duration = Duration::from_secs(3 * 3600);
+
 /// Everything that outlives a worker.
 pub(super) struct World {
     pub(super) log: MemoryLog,
@@ -148,6 +151,17 @@ impl World {
         self.log.append(place, record, 0)
     }
 
+    /// Waits until everything appended to the partition so far is committed. Of paused time: what never comes fails the
+    /// test instead of keeping it for ever.
+    pub(super) async fn all_committed(&self, place: TopicPartition) {
+        let committed = tokio::time::timeout(PATIENCE, self.log.wait_all_committed(place)).await;
+        assert!(
+            committed.is_ok(),
+            "{:?} is committed of {place:?}",
+            self.log.committed(place)
+        );
+    }
+
     /// The accepted ids of one event name, in order, repeats included.
     pub(super) fn accepted(&self, name: &str) -> Vec<String> {
         let events = self.inngest.accepted().all();
@@ -180,8 +194,7 @@ impl Worker {
     /// Waits until the published status is like this.
     pub(super) async fn wait_until(&self, predicate: impl Fn(&Status) -> bool) {
         let mut status = self.telemetry.watch();
-        // Of paused time: what never comes fails the test instead of keeping it for ever.
-        let seen = tokio::time::timeout(Duration::from_secs(7200), status.wait_for(|status| predicate(status))).await;
+        let seen = tokio::time::timeout(PATIENCE, status.wait_for(|status| predicate(status))).await;
         drop(seen.expect("it comes to this").expect("the worker runs"));
     }
 

@@ -51,7 +51,7 @@ async fn one_poison_record_holds_its_partition_and_neither_its_lane_nor_the_othe
     for lsn in 1..=10 {
         world.raw(OTHER_PURCHASES, &completed(&format!("other-{lsn}"), lsn));
     }
-    world.log.wait_all_committed(OTHER_PURCHASES).await;
+    world.all_committed(OTHER_PURCHASES).await;
     world.inngest.accepted().wait_for(OTHERS as usize + 10).await;
     worker
         .wait_until(|status| status.partitions.iter().any(|p| p.outstanding == OTHERS as usize + 1))
@@ -60,7 +60,7 @@ async fn one_poison_record_holds_its_partition_and_neither_its_lane_nor_the_othe
     assert_eq!(worker.budget.in_use().0, 1, "only the poison is in memory");
 
     // Others got through meanwhile, so that in the end it is dead, and everything is committed.
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     let letters = world.dead_letters.letters();
     assert_eq!((letters.len(), letters[0].offset), (1, 0));
     assert_eq!(letters[0].reason, "unknown_answer");
@@ -81,11 +81,11 @@ async fn behind_a_poison_record_its_partition_stops_at_the_bound_and_the_others_
         .wait_until(|status| status.partitions.iter().any(|p| p.paused))
         .await;
     world.raw(OTHER_PURCHASES, &completed("other", 1));
-    world.log.wait_all_committed(OTHER_PURCHASES).await;
+    world.all_committed(OTHER_PURCHASES).await;
     let outstanding = |worker: &Worker| worker.telemetry.status().partitions[0].outstanding;
     assert!((10_000..11_000).contains(&outstanding(&worker)));
     world.inngest.relent();
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     assert_eq!(world.inngest.accepted().distinct(), 11_002);
     worker.stop().await;
 }
@@ -107,9 +107,30 @@ async fn later_changes_of_its_row_wait_behind_it_and_go_out_in_order() {
     let others = [("p-2", 20), ("p-3", 30), ("p-4", 40)].map(|(id, lsn)| mission_id(id, lsn));
     assert_eq!(world.accepted(MISSION), others, "the row waits, the others go on");
     world.inngest.relent();
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     let row = [10, 20, 30, 40].map(|lsn| mission_id("p-1", lsn));
     assert_eq!(world.accepted(MISSION), [others.as_slice(), row.as_slice()].concat());
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_row_of_the_same_fact_waits_as_well() {
+    let world = World::new();
+    world.inngest.poison("tier:evaluation:purchase_ledger:p-1:");
+    world.dead_letters.close("no leader");
+    world.purchase(&Purchase::completed("p-1", 10));
+    let worker = world.worker_of(&[Consumer::Tier], &[PURCHASES]).await;
+    worker
+        .wait_until(|status| status.partitions.iter().any(|p| p.outstanding == 1))
+        .await;
+    // Of the same member: one evaluation is for both.
+    world.purchase(&Purchase::completed("p-2", 20));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.inngest.accepted().len(), 0);
+    world.dead_letters.open();
+    world.all_committed(PURCHASES).await;
+    let sent = world.accepted("loyalty/tier.evaluation_requested");
+    assert_eq!(sent, ["tier:evaluation:purchase_ledger:p-2:20"]);
     worker.stop().await;
 }
 
@@ -127,7 +148,7 @@ async fn a_repetition_of_a_change_that_is_set_aside_waits_and_is_found_done() {
         "nothing is known yet"
     );
     world.inngest.relent();
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     assert_eq!(world.accepted(MISSION), [mission_id("p-1", 10)]);
     assert_eq!(worker.telemetry.outcomes(Consumer::Mission, "duplicate"), 2);
     worker.stop().await;
@@ -146,7 +167,7 @@ async fn a_letter_that_cannot_be_written_keeps_its_row_and_nobody_else_waiting()
     world.purchase(&refund("p-1", 20));
     world.purchase(&Purchase::completed("p-2", 30));
     world.raw(OTHER_PURCHASES, &completed("other", 40));
-    world.log.wait_all_committed(OTHER_PURCHASES).await;
+    world.all_committed(OTHER_PURCHASES).await;
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(
         world.accepted(MISSION),
@@ -155,7 +176,7 @@ async fn a_letter_that_cannot_be_written_keeps_its_row_and_nobody_else_waiting()
     assert_eq!(world.log.committed(PURCHASES).unwrap_or(0), 0);
 
     world.dead_letters.open();
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     assert_eq!(world.accepted(MISSION).last(), Some(&mission_id("p-1", 20)));
     assert_eq!(world.dead_letters.letters().len(), 1);
     worker.stop().await;
@@ -172,7 +193,7 @@ async fn the_state_before_a_rejected_one_is_delivered_only_after_its_letter() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(world.awards(), Vec::<String>::new());
     world.dead_letters.open();
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     assert_eq!(world.awards(), [award_id("p-1", 10)]);
     worker.stop().await;
 }
@@ -196,7 +217,7 @@ async fn what_is_set_aside_goes_with_its_partition_and_is_not_sent_any_more() {
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(world.accepted(MISSION), Vec::<String>::new(), "it has another owner");
     let next = world.worker_as(one_lane(), &[PURCHASES]).await;
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     assert_eq!(world.accepted(MISSION), [10, 20].map(|lsn| mission_id("p-1", lsn)));
     assert_eq!(worker.stop().await, Exit::Drained { unfinished: 0 });
     next.stop().await;
@@ -218,7 +239,7 @@ async fn a_drain_leaves_what_is_set_aside_to_the_next_owner() {
     assert_eq!(world.log.committed(PURCHASES).unwrap_or(0), 0);
     world.inngest.relent();
     let next = world.worker_as(one_lane(), &[PURCHASES]).await;
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     let mut sent = world.accepted(MISSION);
     sent.dedup();
     assert_eq!(
@@ -247,7 +268,7 @@ async fn a_lane_sets_aside_no_more_than_its_share_and_recovers() {
     assert!(settled < 2000, "no new batch while the share is used up: {settled}");
     assert!(worker.budget.in_use().0 <= 1000);
     world.inngest.relent();
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     assert_eq!(
         (world.inngest.accepted().len(), world.inngest.accepted().distinct()),
         (3000, 3000)
