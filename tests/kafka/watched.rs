@@ -52,6 +52,7 @@ async fn a_worker_that_is_stopped_pushes_its_totals_a_last_time_and_never_prints
         .env("REDIS_URL", "redis://127.0.0.1:9")
         .env("INNGEST_DEV", "http://127.0.0.1:9")
         .env("PROGRAM_FILE", program_file)
+        .env("LEDGER_EFFECTIVE_FROM", "2020-01-01T00:00:00Z")
         .env("HTTP_ADDR", "off")
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base())
         .env("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=sentinel%2Dsecret")
