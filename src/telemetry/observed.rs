@@ -95,8 +95,8 @@ impl Observed {
                 .partitions
                 .iter()
                 .filter(|partition| partition.committed != Some(partition.position))
-                // What an absent consumer holds is not waiting for a commit.
-                .filter(|partition| partition.absent.is_empty());
+                // What only an absent consumer holds is not waiting for a commit.
+                .filter(|partition| partition.absent.is_empty() || partition.outstanding > 0);
             slow.uncommitted = behind
                 .map(|partition| {
                     let still = before
