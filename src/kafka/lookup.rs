@@ -6,11 +6,18 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
 
+use super::grants;
 use crate::progress::{Committed, Found};
 
-/// How long one look-up may take. The client repeats what fails in passing.
+/// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a look-up that fails is made again, and after which pause. Nothing is polled meanwhile: this and one more
+/// look-up must end well within the poll interval.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// One partition and what Kafka says about it.
 #[derive(Debug)]
@@ -49,6 +56,27 @@ pub(super) fn look_up<C: ConsumerContext>(
         });
     }
     Ok(looked_up)
+}
+
+/// The same, asked again when it fails in passing: brokers that start, or hand over, know no coordinator and no leader for
+/// a while, and the client leaves some of that to us. A refusal is final.
+pub(super) fn look_up_patiently<C: ConsumerContext>(
+    runtime: &Handle,
+    consumer: &BaseConsumer<C>,
+    list: &TopicPartitionList,
+) -> KafkaResult<Vec<LookedUp>> {
+    let refuses = |code| grants::is_authorization(code) || grants::is_authentication(code);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match look_up(consumer, list) {
+            Err(error) if Instant::now() < deadline && !error.rdkafka_error_code().is_some_and(refuses) => {
+                tracing::warn!(%error, "kafka does not say where to start; asking again");
+                // Made inside: outside of a runtime there is no timer.
+                runtime.block_on(async { tokio::time::sleep(PAUSE).await });
+            }
+            ended => return ended,
+        }
+    }
 }
 
 /// Where a log begins or ends, or where the records of a time begin: one request to each broker.

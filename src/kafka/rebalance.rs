@@ -17,7 +17,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc, oneshot};
 
 use super::client::log;
-use super::lookup::{LookedUp, look_up};
+use super::lookup::{LookedUp, look_up_patiently};
 use crate::pipeline::source::{Assigned, Commit, Event, Failure};
 use crate::progress::{ConsumerSet, Found, Halt, Notice, Orders, Start};
 use crate::record::{BatchBuilder, Budget, TopicPartition, Topics};
@@ -138,7 +138,7 @@ impl Context {
             topic,
             partition,
             found,
-        } in look_up(consumer, list)?
+        } in look_up_patiently(&self.runtime, consumer, list)?
         {
             let Some(place) = self.place(&topic, partition) else {
                 continue;

@@ -14,31 +14,31 @@ use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 /// How long a test waits for something that must happen before it fails.
-pub(super) const PATIENCE: Duration = Duration::from_secs(45);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 pub(super) const GROUP: &str = "crm-event-processors";
 pub(super) const TOPICS: [&str; 3] = [
     "crm.public.purchase_ledger",
     "crm.public.wallet_ledger",
     "crm.public.form_submissions",
 ];
-pub(super) const WALLET: TopicPartition = TopicPartition { topic: 1, partition: 0 };
-pub(super) const FORMS: TopicPartition = TopicPartition { topic: 2, partition: 0 };
+pub(crate) const WALLET: TopicPartition = TopicPartition { topic: 1, partition: 0 };
+pub(crate) const FORMS: TopicPartition = TopicPartition { topic: 2, partition: 0 };
 
 /// 2026-11-20T12:00:00Z; every row of these tests was committed a second before.
 pub(super) const NOW_MS: i64 = 1_795_176_000_000;
 
 const ANSWER: Duration = Duration::from_secs(10);
 
-pub(super) const fn purchases(partition: i32) -> TopicPartition {
+pub(crate) const fn purchases(partition: i32) -> TopicPartition {
     TopicPartition { topic: 0, partition }
 }
 
 /// A header as it was written or read.
-pub(super) type OwnHeader = (String, Option<Vec<u8>>);
+pub(crate) type OwnHeader = (String, Option<Vec<u8>>);
 
 /// A record as it was written or read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Raw {
+pub(crate) struct Raw {
     pub(super) key: Option<Vec<u8>>,
     pub(super) value: Option<Vec<u8>>,
     pub(super) headers: Vec<OwnHeader>,
@@ -119,7 +119,7 @@ impl Cluster {
     }
 
     /// A producer for a task of its own.
-    pub(super) fn producer(&self) -> FutureProducer {
+    pub(crate) fn producer(&self) -> FutureProducer {
         self.producer.clone()
     }
 
@@ -128,12 +128,12 @@ impl Cluster {
         produce(&self.producer, &self.topic(place), place.partition, record).await
     }
 
-    pub(super) async fn purchase(&self, partition: i32, id: &str, lsn: u32) -> i64 {
+    pub(crate) async fn purchase(&self, partition: i32, id: &str, lsn: u32) -> i64 {
         self.produce(purchases(partition), &purchase(id, lsn)).await
     }
 
     /// What the group has committed.
-    pub(super) fn committed(&self, place: TopicPartition) -> Option<i64> {
+    pub(crate) fn committed(&self, place: TopicPartition) -> Option<i64> {
         committed(&self.witness, &self.topic(place), place.partition).map(|(offset, _)| offset)
     }
 
@@ -151,7 +151,7 @@ impl Cluster {
     }
 
     /// Begin and end of a log.
-    pub(super) fn log(&self, place: TopicPartition) -> (i64, i64) {
+    pub(crate) fn log(&self, place: TopicPartition) -> (i64, i64) {
         self.witness
             .fetch_watermarks(&self.topic(place), place.partition, ANSWER)
             .expect("an answer")
@@ -170,7 +170,7 @@ impl Cluster {
     }
 
     /// Asks until the group has committed exactly this: brokers push no commits.
-    pub(super) async fn wait_committed(&self, place: TopicPartition, offset: i64) {
+    pub(crate) async fn wait_committed(&self, place: TopicPartition, offset: i64) {
         let mut last = None;
         let asking = async {
             loop {
@@ -186,7 +186,7 @@ impl Cluster {
     }
 
     /// Waits until everything in these partitions is committed.
-    pub(super) async fn wait_all_committed(&self, places: &[TopicPartition]) {
+    pub(crate) async fn wait_all_committed(&self, places: &[TopicPartition]) {
         for place in places {
             self.wait_committed(*place, self.log(*place).1).await;
         }
@@ -267,7 +267,7 @@ pub(super) fn connection_to(servers: &str) -> Connection {
     }
 }
 
-pub(super) async fn produce(producer: &FutureProducer, topic: &str, partition: i32, record: &Raw) -> i64 {
+pub(crate) async fn produce(producer: &FutureProducer, topic: &str, partition: i32, record: &Raw) -> i64 {
     let mut headers = OwnedHeaders::new();
     for (key, value) in &record.headers {
         let value = value.as_ref();
@@ -297,7 +297,7 @@ fn raw(message: &BorrowedMessage<'_>) -> Raw {
 }
 
 /// A completed purchase, as Debezium writes it: one award.
-pub(super) fn purchase(id: &str, lsn: u32) -> Raw {
+pub(crate) fn purchase(id: &str, lsn: u32) -> Raw {
     let ms = NOW_MS - 1000;
     let value = format!(
         r#"{{"before":null,"after":{{"id":"{id}","user_id":"u-{id}","merchant_id":"m-any","final_amount":"100.00",

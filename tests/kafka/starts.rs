@@ -6,6 +6,9 @@ use crm_event_processors::consumers::Consumer;
 use crm_event_processors::dedupe::memory::MemoryStore;
 use crm_event_processors::pipeline::Exit;
 
+use futures::future::join_all;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
 use super::cluster::{FORMS, Raw, WALLET, award_id, purchase, purchases};
 use super::worker::{Start, World, patiently};
 
@@ -113,4 +116,36 @@ async fn after_a_crash_the_next_member_reads_again_what_was_not_committed() {
 fn sorted(mut ids: Vec<String>) -> Vec<String> {
     ids.sort();
     ids
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_at_an_assignment_that_fails_in_passing_is_made_again() {
+    // More often than the client repeats the request by itself, as while a broker starts.
+    let troubles = [
+        (
+            RDKafkaApiKey::OffsetFetch,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+        ),
+        (
+            RDKafkaApiKey::ListOffsets,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+        ),
+        (
+            RDKafkaApiKey::ListOffsets,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+        ),
+    ];
+    let starts = troubles.map(async |(request, error)| {
+        let world = World::new(1);
+        world.purchase(0, "p", 1).await;
+        let worker = world.worker().await;
+        // It has asked to join, and waits; the look-ups come with the assignment.
+        world.mock().request_errors(request, &[error; 8]);
+        worker
+            .wait_until("an assignment", |status| !status.partitions.is_empty())
+            .await;
+        world.wait_committed(purchases(0), 1).await;
+        assert_eq!(worker.stop().await, DRAINED, "{request:?} {error:?}");
+    });
+    join_all(starts).await;
 }

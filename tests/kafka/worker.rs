@@ -29,7 +29,7 @@ use super::cluster::{Cluster, GROUP, NOW_MS, PATIENCE, TOPICS};
 pub(crate) struct World {
     cluster: Cluster,
     pub(super) store: MemoryStore,
-    pub(super) inngest: Arc<MemoryDeliver>,
+    pub(crate) inngest: Arc<MemoryDeliver>,
     /// How many workers were started: each has an owner token of its own.
     started: Cell<u64>,
 }
@@ -37,20 +37,20 @@ pub(crate) struct World {
 /// How a worker is started.
 #[derive(Debug, Clone)]
 pub(crate) struct Start {
-    pub(super) consumers: Vec<Consumer>,
-    pub(super) is_subset: bool,
-    pub(super) orders: Orders,
-    pub(super) start_at: Option<StartAt>,
-    pub(super) max_records: usize,
-    pub(super) commit_interval: Duration,
-    pub(super) revoke_deadline: Duration,
-    pub(super) drain_deadline: Duration,
+    pub(crate) consumers: Vec<Consumer>,
+    pub(crate) is_subset: bool,
+    pub(crate) orders: Orders,
+    pub(crate) start_at: Option<StartAt>,
+    pub(crate) max_records: usize,
+    pub(crate) commit_interval: Duration,
+    pub(crate) revoke_deadline: Duration,
+    pub(crate) drain_deadline: Duration,
 }
 
 /// A running worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(super) telemetry: Arc<Telemetry>,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(super) budget: Budget,
     shutdown: CancellationToken,
     task: JoinHandle<Exit>,
@@ -95,11 +95,11 @@ impl World {
         }
     }
 
-    pub(super) async fn worker(&self) -> Worker {
+    pub(crate) async fn worker(&self) -> Worker {
         self.worker_with(Start::default()).await
     }
 
-    pub(super) async fn worker_with(&self, start: Start) -> Worker {
+    pub(crate) async fn worker_with(&self, start: Start) -> Worker {
         self.try_worker(start).await.expect("joins")
     }
 
@@ -196,7 +196,7 @@ impl World {
 
 impl Worker {
     /// Waits until the published status is like this.
-    pub(super) async fn wait_until(&self, what: &str, predicate: impl Fn(&Status) -> bool) {
+    pub(crate) async fn wait_until(&self, what: &str, predicate: impl Fn(&Status) -> bool) {
         let mut status = self.telemetry.watch();
         let waited = tokio::time::timeout(PATIENCE, status.wait_for(|status| predicate(status))).await;
         let changed = waited.unwrap_or_else(|_elapsed| panic!("never: {what}: {:?}", self.telemetry.status()));
@@ -204,14 +204,14 @@ impl Worker {
     }
 
     /// The process is gone at once: nothing is drained, nothing committed.
-    pub(super) async fn crash(self) {
+    pub(crate) async fn crash(self) {
         self.task.abort();
         let _aborted = self.task.await;
         assert!(self.source.left(PATIENCE).await, "the thread ends with the pipeline");
     }
 
     /// SIGTERM, out of the group.
-    pub(super) async fn stop(self) -> Exit {
+    pub(crate) async fn stop(self) -> Exit {
         let (exit, source) = self.stop_and_stay().await;
         assert!(source.left(PATIENCE).await, "the thread ends");
         exit
@@ -276,7 +276,7 @@ pub(super) fn telemetry() -> Arc<Telemetry> {
 }
 
 /// Waits for what must happen.
-pub(super) async fn patiently<T>(what: &str, waited: impl Future<Output = T>) -> T {
+pub(crate) async fn patiently<T>(what: &str, waited: impl Future<Output = T>) -> T {
     let ended = tokio::time::timeout(PATIENCE, waited).await;
     ended.unwrap_or_else(|_elapsed| panic!("never: {what}"))
 }

@@ -2,8 +2,12 @@
 //!
 //! What must come out is computed from the SQL and from the records in the topic, read past the code under test.
 
+mod broker;
 mod consumer_sets;
 mod grants;
+mod load;
+mod members;
+mod outages;
 mod path;
 mod secure;
 mod startup;

@@ -166,6 +166,16 @@ impl Worker {
         self.child = Some(command.spawn().expect("the binary starts"));
     }
 
+    /// The partitions it owns, and how many records of them are not finished; nobody must have stopped the process.
+    pub(super) async fn share(&self) -> (usize, u64) {
+        let Some(status) = self.status().await else {
+            return (0, 0);
+        };
+        let partitions = status["partitions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let outstanding = |partition: &Value| partition["outstanding"].as_u64().expect("a count");
+        (partitions.len(), partitions.iter().map(outstanding).sum())
+    }
+
     /// What `/statusz` says, if anybody answers.
     pub(super) async fn status(&self) -> Option<Value> {
         serde_json::from_str(&self.get("statusz").await?.1).ok()
@@ -186,14 +196,16 @@ impl Worker {
 
     /// SIGTERM, and the exit code.
     pub(super) async fn stop(&mut self) -> i32 {
-        let mut child = self.child.take().expect("running");
+        self.signal("TERM").await;
+        self.ends().await
+    }
+
+    /// Any signal; the process stays ours.
+    pub(super) async fn signal(&self, name: &str) {
+        let child = self.child.as_ref().expect("running");
         let pid = child.id().expect("running").to_string();
-        let sent = std::process::Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .expect("kill runs");
-        assert!(sent.success());
-        self.code(&mut child).await
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().await;
+        assert!(sent.expect("kill runs").success());
     }
 
     /// The exit code of a worker that ends by itself.
