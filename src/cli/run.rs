@@ -54,6 +54,7 @@ pub(super) fn read_programs(path: &str) -> anyhow::Result<Programs> {
 async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
     let clock: SharedClock = Arc::new(SystemClock);
     let shutdown = CancellationToken::new();
+    stop_on_signal(shutdown.clone())?;
     let randomness = Arc::new(Randomness::from_entropy());
     let owner = format!("{:016x}", randomness.number());
     let telemetry = Arc::new(telemetry_of(&settings, &owner)?);
@@ -81,8 +82,14 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
     let deliver = HttpDeliver::new(endpoint, &http, Arc::clone(&clock))?;
     let dead_letters = KafkaDeadLetters::new(&settings.kafka, &settings.topic_prefix, Arc::clone(&clock));
     let dead_letters = dead_letters.map_err(kafka::StartError::Client)?;
-    let (handle, source) = join(&settings, Arc::clone(&telemetry)).await?;
-    stop_on_signal(shutdown.clone())?;
+    // Looking whether everything is there may take a while with slow brokers. Nothing is in hand before.
+    let (handle, source) = tokio::select! {
+        joined = join(&settings, Arc::clone(&telemetry)) => joined?,
+        () = shutdown.cancelled() => {
+            tracing::info!("stopped before it began");
+            return Ok(Code::Ok);
+        }
+    };
     let options = pipeline::Options {
         consumers: settings.consumers.clone(),
         decimals: settings.decimals,
@@ -112,7 +119,12 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
         tracing::warn!("leaving without the group's farewell: the brokers do not answer");
     }
     telemetry.last_push().await;
-    Ok(match exit {
+    Ok(told(exit))
+}
+
+/// Says how it ended, and gives the exit code.
+fn told(exit: Exit) -> Code {
+    match exit {
         Exit::Drained { unfinished: 0 } => {
             tracing::info!("drained");
             Code::Ok
@@ -129,7 +141,7 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
             tracing::error!(reason = message, "cannot go on");
             Code::Internal
         }
-    })
+    }
 }
 
 fn telemetry_of(settings: &Settings, instance: &str) -> anyhow::Result<Telemetry> {

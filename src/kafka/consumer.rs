@@ -17,7 +17,6 @@ use tokio::time::Instant;
 
 use super::client::{Connection, consumer_config};
 use super::ends;
-use super::grants::{self, Grant};
 use super::preflight::{self, Preflight, StartError};
 use super::rebalance::{Context, State};
 use super::seeding::{self, Group, StartAt};
@@ -88,6 +87,7 @@ pub fn start(
     // Every batch holds at least one record; the rest is room for assignments and answers.
     let (event_tx, events) = mpsc::channel(membership.max_records + 1024);
     let (commands, command_rx) = mpsc::channel(1024);
+    let name = group.name();
     let context = Context {
         topics: Arc::clone(&topics),
         events: event_tx,
@@ -97,10 +97,10 @@ pub fn start(
         revoke_timeout: membership.revoke_deadline + Duration::from_secs(2),
         consumers: group.consumers,
         orders: membership.orders,
+        group: name.clone(),
         seeds: OnceLock::new(),
         state: Mutex::new(State::default()),
     };
-    let name = group.name();
     let config = consumer_config(&connection, &name, session_timeout_ms);
     let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(StartError::Client)?;
     let consumer = Arc::new(consumer);
@@ -120,13 +120,13 @@ pub fn start(
     consumer.subscribe(&subscribed).map_err(StartError::Client)?;
     // At most one commit is under way; the pipeline waits for its answer before it sends the next.
     let (orders, order_rx) = std::sync::mpsc::sync_channel(1);
+    consumer.context().state().orders = Some(orders.clone());
     let committing = Arc::clone(&consumer);
     let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
     let committer = named("kafka-commit").spawn(move || commit_each(&committing, &order_rx));
     let committer = committer.map_err(StartError::Thread)?;
     let poller = Poller {
         consumer,
-        group: name,
         commands: command_rx,
         orders,
         short_of_room: false,
@@ -145,10 +145,11 @@ pub fn start(
 }
 
 /// What the committing thread is to do.
-enum Order {
+#[derive(Debug)]
+pub(super) enum Order {
     Commit(Vec<Commit>),
-    /// The last commit. It waits for the one under way: that one may be repeated by the client, and would take the
-    /// group back behind it.
+    /// The last commit before these partitions go. It waits for the one under way: that one may be repeated by the
+    /// client, and would take the group back behind it.
     Last {
         commits: Vec<Commit>,
         reply: oneshot::Sender<Result<(), String>>,
@@ -167,7 +168,6 @@ fn commit_each(consumer: &BaseConsumer<Context>, orders: &std::sync::mpsc::Recei
             }
             Ok(Order::Last { commits, reply }) => {
                 let _nobody_waits = reply.send(commit(consumer, &commits));
-                return;
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
@@ -196,7 +196,6 @@ fn commit(consumer: &BaseConsumer<Context>, commits: &[Commit]) -> Result<(), St
 
 struct Poller {
     consumer: Arc<BaseConsumer<Context>>,
-    group: String,
     commands: mpsc::Receiver<Command>,
     orders: std::sync::mpsc::SyncSender<Order>,
     /// Everything is paused until memory is free again.
@@ -215,6 +214,7 @@ impl Poller {
         // Leaving the group, and a commit under way, may take as long as a session if the brokers are away; nobody
         // waits for it.
         drop(self.orders);
+        self.consumer.context().state().orders = None;
         if committer.join().is_err() {
             tracing::error!("the committing thread ended in a panic");
         }
@@ -370,28 +370,10 @@ impl Poller {
         open.bytes()
     }
 
-    /// What an operator has to do about a refusal. The client does not say which topic it was.
-    fn mend(&self, code: RDKafkaErrorCode) -> String {
-        let topics = self.consumer.context().topics.iter();
-        match code {
-            RDKafkaErrorCode::TopicAuthorizationFailed => {
-                Grant::mend(&topics.map(|topic| Grant::Read(topic.to_string())).collect::<Vec<_>>())
-            }
-            RDKafkaErrorCode::GroupAuthorizationFailed => Grant::mend(&[Grant::Join(self.group.clone())]),
-            RDKafkaErrorCode::ClusterAuthorizationFailed => "Grant DESCRIBE on the cluster".to_owned(),
-            _ => grants::MEND_KEY.to_owned(),
-        }
-    }
-
     fn failed(&self, error: &KafkaError) {
         let context = self.consumer.context();
         match error.rdkafka_error_code() {
-            Some(code) if grants::is_authorization(code) || grants::is_authentication(code) => {
-                let last = context.state().last_error.clone();
-                let last = last.map(|(_, reason)| reason).unwrap_or_default();
-                let message = format!("kafka refuses us: {last}. {}", self.mend(code));
-                context.tell(Event::Failed(Failure::Configuration(message)));
-            }
+            Some(code) if context.refuses(code) => context.tell(Event::Failed(context.refusal(code))),
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
                 context.tell(Event::Failed(Failure::Fatal(format!(
                     "fatal kafka client error: {error}"

@@ -60,14 +60,43 @@ pub(super) fn is_authorization(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Whether the broker does not believe that we are who we say.
-pub(super) fn is_authentication(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed
-    )
+/// Whether the broker does not believe that we are who we say. A connection that breaks during the handshake is told with
+/// the same code (librdkafka 2.12, `rd_kafka_broker_handle_SaslHandshake`), with a cause of the client's own behind it: that
+/// passes.
+pub(super) fn is_authentication(code: RDKafkaErrorCode, reason: &str) -> bool {
+    match code {
+        RDKafkaErrorCode::SaslAuthenticationFailed => true,
+        RDKafkaErrorCode::Authentication => !reason.contains("handshake failed: Local:"),
+        _ => false,
+    }
 }
 
 /// What to do about a key that is not believed.
 pub(super) const MEND_KEY: &str =
     "Check KAFKA_API_KEY and KAFKA_API_SECRET: both of one key, of this cluster, not deleted";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_during_the_handshake_is_no_refusal() {
+        let code = RDKafkaErrorCode::Authentication;
+        let broken =
+            "SASL PLAIN mechanism handshake failed: Local: Broker transport failure: broker's supported mechanisms: ";
+        assert!(!is_authentication(code, broken));
+        assert!(is_authentication(
+            code,
+            "SASL PLAIN mechanism handshake failed: Broker: Unsupported SASL mechanism"
+        ));
+        assert!(is_authentication(
+            code,
+            "SASL authentication error: Authentication failed"
+        ));
+        assert!(is_authentication(RDKafkaErrorCode::SaslAuthenticationFailed, broken));
+        assert!(!is_authentication(
+            RDKafkaErrorCode::BrokerTransportFailure,
+            "Local: Broker transport failure"
+        ));
+    }
+}

@@ -65,7 +65,8 @@ pub(super) fn look_up_patiently<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     list: &TopicPartitionList,
 ) -> KafkaResult<Vec<LookedUp>> {
-    let refuses = |code| grants::is_authorization(code) || grants::is_authentication(code);
+    // A key that is not believed comes as an event, to whoever polls.
+    let refuses = grants::is_authorization;
     let deadline = Instant::now() + PATIENCE;
     loop {
         match look_up(consumer, list) {

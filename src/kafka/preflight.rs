@@ -180,7 +180,7 @@ fn told(consumer: &BaseConsumer<Context>) -> Vec<Told> {
 }
 
 fn distrust(connection: &Connection, (code, reason): &Told) -> Option<StartError> {
-    if code.is_some_and(grants::is_authentication) {
+    if code.is_some_and(|code| grants::is_authentication(code, reason)) {
         return Some(StartError::Refused {
             cause: format!("kafka does not accept KAFKA_API_KEY: {reason}"),
             mend: grants::MEND_KEY.to_owned(),

@@ -4,12 +4,13 @@
 //! the open batch goes out before a revocation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -17,11 +18,17 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc, oneshot};
 
 use super::client::log;
+use super::consumer::Order;
+use super::grants::{self, Grant};
 use super::lookup::{LookedUp, look_up_patiently};
 use crate::pipeline::source::{Assigned, Commit, Event, Failure};
+use crate::progress::frame::{self, Reading};
 use crate::progress::{ConsumerSet, Found, Halt, Notice, Orders, Start};
 use crate::record::{BatchBuilder, Budget, TopicPartition, Topics};
 use crate::telemetry::{Group, Halted, Telemetry};
+
+/// How long the last commit before a revocation may take. Whoever comes next reads again what is not committed.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) struct Context {
     pub(super) topics: Topics,
@@ -34,6 +41,8 @@ pub(super) struct Context {
     /// The consumers that run in this process.
     pub(super) consumers: ConsumerSet,
     pub(super) orders: Orders,
+    /// The group's name, for errors.
+    pub(super) group: String,
     /// Where partitions start that the group has not committed yet, other than at their log's begin.
     pub(super) seeds: OnceLock<BTreeMap<TopicPartition, Start>>,
     pub(super) state: Mutex<State>,
@@ -52,6 +61,8 @@ pub(super) struct State {
     pub(super) short_of_room: bool,
     /// Something was assigned: whatever was paused for want of room must be paused anew.
     pub(super) reassigned: bool,
+    /// To the committing thread, until the end.
+    pub(super) orders: Option<SyncSender<Order>>,
     pub(super) last_error: Option<(Option<RDKafkaErrorCode>, String)>,
     /// An event could not be told: the thread ends.
     pub(super) broken: bool,
@@ -133,6 +144,7 @@ impl Context {
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
         let mut starts = TopicPartitionList::new();
+        let mut unknown: BTreeSet<&str> = self.orders.dropped.iter().map(String::as_str).collect();
         let (mut assigned, mut halted) = (Vec::new(), BTreeMap::new());
         for LookedUp {
             topic,
@@ -143,6 +155,11 @@ impl Context {
             let Some(place) = self.place(&topic, partition) else {
                 continue;
             };
+            if let Some(committed) = &found.committed
+                && let Reading::Frame(marks) = frame::read(&committed.metadata)
+            {
+                unknown.retain(|name| !marks.contains_key(*name));
+            }
             match self.start(place, &topic, &found) {
                 Ok(start) => {
                     starts.add_partition_offset(&topic, partition, Offset::Offset(start.position))?;
@@ -167,6 +184,10 @@ impl Context {
                     starts.add_partition_offset(&topic, partition, Offset::Offset(found.end))?;
                 }
             }
+        }
+        let is_given_nothing = assigned.is_empty() && halted.is_empty();
+        if !unknown.is_empty() && !is_given_nothing {
+            tracing::warn!(names = ?unknown, "--drop-consumer: no partition assigned now knows them");
         }
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&starts)?,
@@ -211,6 +232,47 @@ impl Context {
         Ok(start)
     }
 
+    /// Has the committing thread make the last commit before partitions go, behind the one that is under way.
+    fn commit_last(&self, commits: Vec<Commit>) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        let orders = self.state().orders.clone();
+        let sent = orders.is_some_and(|orders| orders.try_send(Order::Last { commits, reply }).is_ok());
+        if !sent {
+            return Err("no commit can be made now".to_owned());
+        }
+        let waited = self
+            .runtime
+            .block_on(async { tokio::time::timeout(COMMIT_PATIENCE, answer).await });
+        match waited {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(_gone)) => Err("the committing thread is gone".to_owned()),
+            Err(_elapsed) => Err("no answer in time".to_owned()),
+        }
+    }
+
+    /// Whether an error with this code means that an operator must act.
+    pub(super) fn refuses(&self, code: RDKafkaErrorCode) -> bool {
+        let last = self.state().last_error.clone();
+        let reason = last.map(|(_, reason)| reason).unwrap_or_default();
+        grants::is_authorization(code) || grants::is_authentication(code, &reason)
+    }
+
+    /// What an operator has to do about it. The client does not say which topic it was.
+    pub(super) fn refusal(&self, code: RDKafkaErrorCode) -> Failure {
+        let mend = match code {
+            RDKafkaErrorCode::TopicAuthorizationFailed => {
+                let topics = self.topics.iter().map(|topic| Grant::Read(topic.to_string()));
+                Grant::mend(&topics.collect::<Vec<_>>())
+            }
+            RDKafkaErrorCode::GroupAuthorizationFailed => Grant::mend(&[Grant::Join(self.group.clone())]),
+            RDKafkaErrorCode::ClusterAuthorizationFailed => "Grant DESCRIBE on the cluster".to_owned(),
+            _ => grants::MEND_KEY.to_owned(),
+        };
+        let last = self.state().last_error.clone();
+        let reason = last.map_or_else(|| code.to_string(), |(_, reason)| reason);
+        Failure::Configuration(format!("kafka refuses us: {reason}. {mend}"))
+    }
+
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
         let partitions = self.places(list);
         let lost = consumer.assignment_lost();
@@ -226,16 +288,17 @@ impl Context {
             .runtime
             .block_on(async { tokio::time::timeout(self.revoke_timeout, answer).await });
         let commits = waited.ok().and_then(Result::ok).unwrap_or_default();
+        let count = commits.len();
         if !lost
             && !commits.is_empty()
-            && let Err(error) = consumer.commit(&self.list(&commits), CommitMode::Sync)
+            && let Err(error) = self.commit_last(commits)
         {
-            tracing::warn!(%error, "commit at revocation failed; the records are read again");
+            tracing::warn!(error, "commit at revocation failed; the records are read again");
         }
         tracing::info!(
             partitions = partitions.len(),
             lost,
-            committed = commits.len(),
+            committed = count,
             "partitions revoked"
         );
         {
@@ -300,6 +363,10 @@ impl ConsumerContext for Context {
         };
         self.telemetry.rebalanced(kind);
         if let Err(error) = done {
+            if let Some(code) = error.rdkafka_error_code().filter(|code| self.refuses(*code)) {
+                self.tell(Event::Failed(self.refusal(code)));
+                return;
+            }
             // Half an assignment cannot be repaired from here; a new process starts from what is committed.
             self.tell(Event::Failed(Failure::Fatal(format!(
                 "rebalance ({kind}) failed: {error}"

@@ -111,11 +111,11 @@ pub(super) fn seeds(
             .as_ref()
             .and_then(|chosen| chosen.find_partition(&topic, partition));
         match (Start::seeded(&main.found, readers), chosen) {
-            (Some(seed), _) => {
+            (Ok(Some(seed)), _) => {
                 tracing::info!(topic, partition, position = seed.position, "seeded from {}", group.main);
                 seeds.insert(place, seed);
             }
-            (None, Some(chosen)) => {
+            (Ok(None) | Err(_), Some(chosen)) => {
                 // No record of that time or later: the end.
                 let position = match chosen.offset() {
                     Offset::Offset(offset) => offset,
@@ -124,7 +124,8 @@ pub(super) fn seeds(
                 tracing::info!(topic, partition, position, "starting where --start-at says");
                 seeds.insert(place, Start::at(position, readers));
             }
-            (None, None) => unseeded.push(format!("{topic}/{partition}")),
+            (Ok(None), None) => unseeded.push(format!("{topic}/{partition}")),
+            (Err(halt), None) => unseeded.push(format!("{topic}/{partition} (where {halt})")),
         }
     }
     if unseeded.is_empty() {

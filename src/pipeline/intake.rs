@@ -69,14 +69,14 @@ impl Intake {
             let (place, offset) = record.place();
             let pending = match &read {
                 Read::Row(change) => self.readers_of(change),
-                Read::Dead { .. } => self.everybody(),
+                Read::Dead { .. } => record.with(|view| self.everybody().reading(view.topic)),
                 Read::Nothing => ConsumerSet::EMPTY,
             };
             let Some((ticket, pending)) = partitions.receive(place, offset, pending) else {
                 continue;
             };
             match read {
-                // The watermarks say that everybody has done it.
+                // On a topic that nobody here reads.
                 Read::Dead { .. } if pending.is_empty() => {}
                 Read::Row(change) => {
                     decoded += 1;

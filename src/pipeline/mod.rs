@@ -213,6 +213,13 @@ impl Pipeline {
     }
 
     fn happened(&mut self, event: Event) -> Result<(), Failure> {
+        if matches!(event, Event::Assigned(_) | Event::Revoked { .. }) {
+            // A source that did not wait for our answer has let go already: what it assigns next must not be forgotten
+            // in the name of the old revocation.
+            if let Some(revoking) = self.revoking.take_if(|revoking| revoking.reply.is_closed()) {
+                self.forget(&revoking.partitions);
+            }
+        }
         match event {
             Event::Assigned(assigned) => {
                 self.joined = true;
@@ -263,8 +270,8 @@ impl Pipeline {
         let mut counts: BTreeMap<(Consumer, &'static str), u64> = BTreeMap::new();
         for finished in finished {
             // A late outcome belongs to a partition that has another owner by now, who counts it himself.
-            if self.partitions.finish(finished) {
-                for consumer in finished.consumers.iter() {
+            if let Some(consumers) = self.partitions.finish(finished) {
+                for consumer in consumers.iter() {
                     *counts.entry((consumer, finished.outcome.label())).or_default() += 1;
                 }
             }
@@ -335,7 +342,7 @@ impl Pipeline {
     fn answer_revocation(&mut self) {
         let Some(revoking) = self.revoking.take() else { return };
         let unfinished = self.partitions.outstanding(Some(&revoking.partitions));
-        if unfinished > 0 && Instant::now() < revoking.deadline {
+        if unfinished > 0 && Instant::now() < revoking.deadline && !revoking.reply.is_closed() {
             self.revoking = Some(revoking);
             return;
         }

@@ -112,15 +112,20 @@ impl Partitions {
         }
     }
 
-    /// Registers an outcome. False if it came too late: the partition has another owner by now.
-    pub(super) fn finish(&mut self, finished: &Finished) -> bool {
+    /// Registers an outcome, and says for which of the consumers that read the partition. `None` if it came too late: the
+    /// partition has another owner by now.
+    pub(super) fn finish(&mut self, finished: &Finished) -> Option<ConsumerSet> {
         let ticket = &finished.ticket;
         match self.ours.get_mut(&ticket.place) {
             Some(ours) if ours.epoch.is(&ticket.epoch) => {
                 ours.progress.finish(ticket.seq, finished.consumers);
-                true
+                Some(
+                    finished
+                        .consumers
+                        .minus(finished.consumers.minus(ours.progress.readers())),
+                )
             }
-            _ => false,
+            _ => None,
         }
     }
 

@@ -60,7 +60,7 @@ pub enum Halt {
     OutsideTheLog { committed: i64, begin: i64, end: i64 },
     #[error(
         "its progress was written by a later version of this worker (frame {version}), which this one cannot read: \
-         run that version, or reset the group's offset of this partition"
+         run that version"
     )]
     NewerFrame { version: u32 },
 }
@@ -120,17 +120,12 @@ impl Start {
                 begin: *begin,
             });
         }
-        let mut known = match believe(reading, committed.offset, *end) {
-            Ok(known) => known,
-            Err(doubt) => {
-                notices.push(Notice::Ignored(doubt));
-                None
-            }
-        };
         // Nobody can go on before the log begins.
         let least = if gap { *begin } else { committed.offset };
+        let (mut known, doubt) = believe(reading, committed.offset, *end);
+        notices.extend(doubt.map(Notice::Ignored));
         for watermark in known.iter_mut().flat_map(Watermarks::values_mut) {
-            *watermark = least.max(*watermark);
+            *watermark = if doubt.is_some() { least } else { least.max(*watermark) };
         }
         let mut watermarks = BTreeMap::new();
         for reader in readers.iter() {
@@ -162,29 +157,39 @@ impl Start {
 
     /// Where the consumers of a subset go on by what the main group has written: `None` unless its frame is sound and
     /// names all of them. The others are the main group's business.
-    #[must_use]
-    pub fn seeded(main: &Found, readers: ConsumerSet) -> Option<Self> {
-        let (start, notices) = Self::decide(main, readers, &Orders::default()).ok()?;
+    ///
+    /// # Errors
+    /// When the main group itself would halt there.
+    pub fn seeded(main: &Found, readers: ConsumerSet) -> Result<Option<Self>, Halt> {
+        let (start, notices) = Self::decide(main, readers, &Orders::default())?;
         let doubtful = |notice: &Notice| matches!(notice, Notice::Ignored(_) | Notice::New(_));
         if start.committed.is_none() || notices.iter().any(doubtful) {
-            return None;
+            return Ok(None);
         }
-        Some(Self {
+        Ok(Some(Self {
             absent: Watermarks::new(),
             committed: None,
             ..start
-        })
+        }))
     }
 }
 
-/// The watermarks of a frame that fits what it was committed with and what the log holds; the doubt, if it does not.
-fn believe(reading: Reading, committed: i64, end: i64) -> Result<Option<Watermarks>, &'static str> {
+/// What a frame says, and the doubt about it. Where its checksum is right and its numbers do not fit what it was committed
+/// with or what the log holds, its names still count: forgetting an absent consumer would commit past it.
+fn believe(reading: Reading, committed: i64, end: i64) -> (Option<Watermarks>, Option<&'static str>) {
     match reading {
-        Reading::Absent => Err("absent"),
-        Reading::Damaged | Reading::Newer { .. } => Err("damaged"),
-        Reading::Frame(marks) if marks.values().any(|mark| *mark > end) => Err("beyond the end of the log"),
-        Reading::Frame(marks) if marks.values().any(|mark| *mark < committed) => Err("below the committed offset"),
-        Reading::Frame(marks) => Ok(Some(marks)),
+        Reading::Absent => (None, Some("absent")),
+        Reading::Damaged | Reading::Newer { .. } => (None, Some("damaged")),
+        Reading::Frame(marks) => {
+            let doubt = if marks.values().any(|mark| *mark > end) {
+                Some("beyond the end of the log")
+            } else if marks.values().any(|mark| *mark < committed) {
+                Some("below the committed offset")
+            } else {
+                None
+            };
+            (Some(marks), doubt)
+        }
     }
 }
 

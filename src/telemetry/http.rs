@@ -23,7 +23,7 @@ use super::status::{holders, skew};
 use crate::pipeline::Outcome;
 
 /// Older ticks mean that a loop hangs. Longer than anything that blocks the polling thread on purpose: a revocation takes at
-/// most 10 s, the commit in it a session (45 s by default), the look-ups of an assignment 20 s.
+/// most 10 s, the commit in it another 10, the look-ups of an assignment about a minute.
 pub const STALE: Duration = Duration::from_secs(120);
 
 /// Serves until `shutdown`.

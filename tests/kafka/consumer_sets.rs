@@ -115,7 +115,10 @@ async fn a_deploy_from_two_to_three_consumers_and_its_roll_back_lose_nothing_for
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_consumer_holds_nothing_any_more() {
-    let world = World::new(1);
+    what_a_dropped_consumer_held_is_free(World::new(1)).await;
+}
+
+pub(crate) async fn what_a_dropped_consumer_held_is_free(world: World) {
     purchases_of(&world, 1..=3).await;
     let metadata = frame::write(&marks(&[("currency", 2), ("mission", 2), ("reward", 1), ("tier", 2)]));
     world.commit(PLACE, 1, &metadata);
@@ -145,7 +148,10 @@ async fn a_dropped_consumer_holds_nothing_any_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_metadata_is_ignored_and_a_frame_of_a_later_version_halts() {
-    let world = World::new(2);
+    damage_is_ignored_and_a_later_version_halts(World::new(2)).await;
+}
+
+pub(crate) async fn damage_is_ignored_and_a_later_version_halts(world: World) {
     for (partition, lsn) in [(0, 1), (1, 2), (0, 3), (1, 4)] {
         world.purchase(partition, &format!("p-{lsn}"), lsn).await;
     }

@@ -8,7 +8,7 @@ pub(crate) mod cluster;
 mod commits;
 pub(crate) mod consumer_sets;
 mod dead_letters;
-mod halts;
+pub(crate) mod halts;
 mod members;
 mod preflight;
 mod pressure;

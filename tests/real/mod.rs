@@ -9,6 +9,7 @@ mod load;
 mod members;
 mod outages;
 mod path;
+mod pressure;
 mod secure;
 mod startup;
 mod topics;
