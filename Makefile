@@ -2,6 +2,8 @@
 # Every cargo call uses the release profile: librdkafka and OpenSSL are built once for demo, tests and benchmarks.
 CARGO := cargo
 ARGS ?=
+# Most tests wait, for joins, sessions and brokers: with one a core the suite takes twice as long.
+export RUST_TEST_THREADS ?= 6
 
 .PHONY: help demo test lint fence fmt deny explain bench soak stack-up stack-down toolchain fixtures
 
