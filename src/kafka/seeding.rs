@@ -93,7 +93,7 @@ pub(super) fn seeds(
         Some(at) => Some(positions(consumer, &partitions, at).map_err(StartError::LookUp)?),
         None => None,
     };
-    let (mut seeds, mut unseeded) = (BTreeMap::new(), Vec::new());
+    let (mut seeds, mut unseeded) = (BTreeMap::new(), BTreeMap::<_, Vec<String>>::new());
     for (
         LookedUp {
             topic,
@@ -124,8 +124,11 @@ pub(super) fn seeds(
                 tracing::info!(topic, partition, position, "starting where --start-at says");
                 seeds.insert(place, Start::at(position, readers));
             }
-            (Ok(None), None) => unseeded.push(format!("{topic}/{partition}")),
-            (Err(halt), None) => unseeded.push(format!("{topic}/{partition} (where {halt})")),
+            (Ok(None), None) => unseeded.entry(topic).or_default().push(partition.to_string()),
+            (Err(halt), None) => unseeded
+                .entry(topic)
+                .or_default()
+                .push(format!("{partition} (where {halt})")),
         }
     }
     if unseeded.is_empty() {
@@ -134,7 +137,10 @@ pub(super) fn seeds(
     Err(StartError::Unseeded {
         group: group.name(),
         main: group.main.clone(),
-        partitions: unseeded,
+        partitions: unseeded
+            .into_iter()
+            .map(|(topic, partitions)| format!("{topic}/{}", partitions.join(",")))
+            .collect(),
     })
 }
 

@@ -24,8 +24,14 @@ use frame::Watermarks;
 pub use start::{Committed, Found, Halt, Notice, Orders, Start};
 
 /// A set of consumers, one bit each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct ConsumerSet(u8);
+
+impl std::fmt::Debug for ConsumerSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.iter().map(Consumer::name)).finish()
+    }
+}
 
 impl ConsumerSet {
     pub const EMPTY: Self = Self(0);
