@@ -127,7 +127,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     match options.format {
         Format::Json => println!("{json}"),
-        Format::Text => println!("{report}\nwritten to {}", file.display()),
+        Format::Text => println!("{report}\n\nwritten to {}", file.display()),
     }
     Ok(())
 }
