@@ -2,10 +2,12 @@
 //! that counts. Everything else is as `src/cli/run.rs` has it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::ensure;
 use clap::Args;
+use crm_event_processors::cli::run::{
+    COMMIT_INTERVAL, DRAIN_DEADLINE, LEAVE_DEADLINE, MAX_BYTES, MAX_RECORDS, revoke_deadline,
+};
 use crm_event_processors::clock::{SharedClock, SystemClock};
 use crm_event_processors::config::{Secret, topic};
 use crm_event_processors::consumers::{Consumer, Rules};
@@ -43,10 +45,8 @@ pub(crate) struct Member {
     lanes: usize,
 }
 
-const MAX_RECORDS: usize = 16_384;
-const MAX_BYTES: usize = 32 * 1024 * 1024;
-const SESSION_TIMEOUT_MS: u32 = 6000;
-const DEADLINE: Duration = Duration::from_secs(3);
+/// The shortest that brokers take: every case waits for a rebalance.
+pub(crate) const SESSION_TIMEOUT_MS: u32 = 6000;
 
 impl Member {
     /// Works as the currency consumer until SIGTERM.
@@ -98,7 +98,7 @@ impl Member {
             topics: Topics::from(vec![purchases]),
             needed: Queue::ALL.iter().map(|queue| queue.topic(&self.prefix)).collect(),
             session_timeout_ms: SESSION_TIMEOUT_MS,
-            revoke_deadline: DEADLINE,
+            revoke_deadline: revoke_deadline(SESSION_TIMEOUT_MS),
             orders: Orders::default(),
             start_at: None,
             budget: Budget::new(MAX_RECORDS, MAX_BYTES),
@@ -107,9 +107,9 @@ impl Member {
         let options = pipeline::Options {
             consumers: vec![(Consumer::Currency, self.lanes)],
             decimals: DecimalMode::Text,
-            commit_interval: Duration::from_millis(250),
-            revoke_deadline: DEADLINE,
-            drain_deadline: DEADLINE,
+            commit_interval: COMMIT_INTERVAL,
+            revoke_deadline: revoke_deadline(SESSION_TIMEOUT_MS),
+            drain_deadline: DRAIN_DEADLINE,
             max_records: MAX_RECORDS,
             max_bytes: MAX_BYTES,
             accept_dead_letters: false,
@@ -125,7 +125,7 @@ impl Member {
             asked.cancel();
         });
         let exit = pipeline::run(options, handle, ports, shutdown).await;
-        source.left(DEADLINE).await;
+        source.left(LEAVE_DEADLINE).await;
         ensure!(exit == Exit::Drained { unfinished: 0 }, "{exit:?}");
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The one integration binary.
 //!
 //! `contract` holds the repository to what it says about itself; `demo` and `explain` run the real binary;
+//! `soak` holds the verdict of `make soak` to refusing what is broken;
 //! `pipeline` runs the whole way on fakes with paused time; `telemetry` is about what operators see; `kafka` on librdkafka's mock cluster; `redis` and `real` on
 //! real servers, which `make stack-up` starts. A server that is missing fails its tests; nothing is skipped.
 #![expect(
@@ -18,4 +19,5 @@ mod kafka;
 mod pipeline;
 mod real;
 mod redis;
+mod soak;
 mod telemetry;

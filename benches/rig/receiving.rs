@@ -1,4 +1,4 @@
-//! The receiver of a case, and when its first and its last event came.
+//! The receiver of a case, and when its first and its last event arrived; they are answered a latency later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use anyhow::Context as _;
 use crm_event_processors::config::topic;
+use crm_event_processors::consumers::Consumer;
 use crm_event_processors::dead_letters::Queue;
 use crm_event_processors::rows::Table;
 
@@ -106,12 +107,17 @@ fn lsn(row: u32) -> u64 {
     FIRST_LSN + u64::from(row) * 8
 }
 
-/// The id of the event that this row's change must lead to, without the consumer's part in front.
-pub(crate) fn change_id(row: u32) -> String {
-    format!(":purchase_ledger:p-{row:08}:{}", lsn(row))
+/// The whole id of the event that this row's change must lead to.
+pub(crate) fn event_id(consumer: Consumer, row: u32) -> String {
+    let effect = match consumer {
+        Consumer::Currency => "award",
+        Consumer::Tier | Consumer::Mission => "evaluation",
+    };
+    let (consumer, lsn) = (consumer.name(), lsn(row));
+    format!("{consumer}:{effect}:purchase_ledger:p-{row:08}:{lsn}")
 }
 
-/// The row that an event's id speaks of.
+/// The row that an event's id speaks of; whether the rest of the id is right is another question.
 pub(crate) fn row_of(id: &str) -> Option<u32> {
     id.split(':').nth(3)?.strip_prefix("p-")?.parse().ok()
 }

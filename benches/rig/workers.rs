@@ -8,6 +8,7 @@ use crm_event_processors::consumers::Consumer;
 use super::folder;
 use super::process::Process;
 use super::records::PROGRAM;
+use crate::member::SESSION_TIMEOUT_MS;
 
 /// Where a worker finds everything.
 #[derive(Debug, Clone)]
@@ -65,8 +66,8 @@ impl Real<'_> {
         for consumer in ["currency", "tier", "mission"] {
             command.args([format!("--{consumer}-concurrency"), lanes.to_string()]);
         }
-        // The shortest session: a rebalance is waited for in every case.
-        command.args(["--kafka-session-timeout-ms", "6000", "--http-addr", "off"]);
+        command.args(["--kafka-session-timeout-ms", &SESSION_TIMEOUT_MS.to_string()]);
+        command.args(["--http-addr", "off"]);
         command.args(["--rust-log", "warn", "--log-format", "text"]);
         Process::start(name, command)
     }

@@ -1,11 +1,12 @@
 //! The books: which event of which row has come. Every row has one change, and every consumer owes one event for it.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use crm_event_processors::consumers::Consumer;
 use crm_event_processors::inngest::receiver::{AcceptedEvent, Sink};
 
-use crate::rig::records::{change_id, row_of};
+use super::records::{event_id, row_of};
 
 #[derive(Debug, Default)]
 pub(crate) struct Books(Mutex<Pages>);
@@ -22,41 +23,63 @@ struct Pages {
 pub(crate) struct Balance {
     /// Events that came, each counted once.
     pub(crate) accepted: u64,
-    /// The same id again: allowed, the next net catches it.
+    /// The very same id again: the next net catches it, so a few are allowed.
     pub(crate) resent: u64,
-    /// Another id than the one this change must have, or no change of ours: a second settlement.
+    /// Any other id than the one that this consumer owes for this change: a second settlement.
     pub(crate) doubled: u64,
 }
 
 impl Books {
     pub(crate) fn balance(&self) -> Balance {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).balance
+        self.pages(|pages| pages.balance)
+    }
+
+    /// Enters an event by its whole id: two ids of one change are two settlements, however alike they look.
+    pub(crate) fn enter(&self, id: &str) {
+        let owed = row_of(id).and_then(|row| {
+            let consumer = Consumer::ALL
+                .into_iter()
+                .find(|consumer| id == event_id(*consumer, row))?;
+            Some((consumer, row as usize))
+        });
+        self.pages(|Pages { seen, balance }| {
+            let page = owed.and_then(|(consumer, row)| Some((seen.get_mut(consumer.index())?, row)));
+            let Some((page, row)) = page else {
+                balance.doubled += 1;
+                return;
+            };
+            if page.len() <= row {
+                page.resize(row + 1, false);
+            }
+            match page.get_mut(row) {
+                Some(known) if *known => balance.resent += 1,
+                Some(new) => {
+                    *new = true;
+                    balance.accepted += 1;
+                }
+                None => balance.doubled += 1,
+            }
+        });
+    }
+
+    fn pages<T>(&self, with: impl FnOnce(&mut Pages) -> T) -> T {
+        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Sink for Books {
     fn accepted(&self, event: AcceptedEvent<'_>) {
-        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Pages { seen, balance } = &mut *pages;
-        let consumer = Consumer::ALL
-            .iter()
-            .position(|consumer| event.id.split(':').next() == Some(consumer.name()));
-        let row = row_of(event.id).filter(|row| event.id.ends_with(&change_id(*row)));
-        let (Some(page), Some(row)) = (consumer.and_then(|consumer| seen.get_mut(consumer)), row) else {
-            balance.doubled += 1;
-            return;
-        };
-        let row = row as usize;
-        if page.len() <= row {
-            page.resize(row + 1, false);
-        }
-        match page.get_mut(row) {
-            Some(known) if *known => balance.resent += 1,
-            Some(new) => {
-                *new = true;
-                balance.accepted += 1;
-            }
-            None => balance.doubled += 1,
-        }
+        self.enter(event.id);
+    }
+}
+
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            accepted,
+            resent,
+            doubled,
+        } = self;
+        write!(f, "{accepted} accepted, {doubled} doubled, {resent} resent")
     }
 }

@@ -21,17 +21,17 @@ use crate::record::{Budget, Topics};
 use crate::telemetry::{self, Telemetry, logging};
 
 /// The most records and bytes in memory between fetch and finish.
-pub(super) const MAX_RECORDS: usize = 16_384;
-pub(super) const MAX_BYTES: usize = 32 * 1024 * 1024;
+pub const MAX_RECORDS: usize = 16_384;
+pub const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// How often progress is committed.
-pub(super) const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
+pub const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a revocation waits for lanes, but never more than half of a session.
 const REVOKE_DEADLINE: Duration = Duration::from_secs(8);
 /// How long a shutdown waits for lanes. The last commit may take 5 s more, leaving 2 s, and pushing the metrics a last time
 /// 5 s: the platform's kill delay must be longer (`render.yaml` says 60 s).
-pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 /// A client whose brokers are away may take a session to leave; the process does not wait for it.
-const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
+pub const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(flags: &Flags) -> anyhow::Result<Code> {
     let settings = Settings::from_flags(flags)?;
@@ -94,7 +94,7 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
         consumers: settings.consumers.clone(),
         decimals: settings.decimals,
         commit_interval: COMMIT_INTERVAL,
-        revoke_deadline: revoke_deadline(&settings),
+        revoke_deadline: revoke_deadline(settings.session_timeout_ms),
         drain_deadline: DRAIN_DEADLINE,
         max_records: MAX_RECORDS,
         max_bytes: MAX_BYTES,
@@ -153,8 +153,10 @@ fn telemetry_of(settings: &Settings, instance: &str) -> anyhow::Result<Telemetry
     Ok(Telemetry::pushing(push, instance, tokio::runtime::Handle::current())?)
 }
 
-fn revoke_deadline(settings: &Settings) -> Duration {
-    REVOKE_DEADLINE.min(Duration::from_millis(u64::from(settings.session_timeout_ms)) / 2)
+/// How long a revocation waits for lanes, with this session.
+#[must_use]
+pub fn revoke_deadline(session_timeout_ms: u32) -> Duration {
+    REVOKE_DEADLINE.min(Duration::from_millis(u64::from(session_timeout_ms)) / 2)
 }
 
 async fn join(
@@ -171,7 +173,7 @@ async fn join(
             .map(|queue| queue.topic(&settings.topic_prefix))
             .collect(),
         session_timeout_ms: settings.session_timeout_ms,
-        revoke_deadline: revoke_deadline(settings),
+        revoke_deadline: revoke_deadline(settings.session_timeout_ms),
         orders: settings.orders.clone(),
         start_at: settings.start_at,
         budget: Budget::new(MAX_RECORDS, MAX_BYTES),
