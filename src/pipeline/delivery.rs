@@ -45,6 +45,8 @@ pub(super) struct Delivery<'a> {
     requests: VecDeque<Range<usize>>,
     /// An event too large for any request, found before sending.
     oversize: VecDeque<usize>,
+    /// A further attempt at what alone got an unknown answer.
+    is_again: bool,
 }
 
 impl<'a> Delivery<'a> {
@@ -72,6 +74,15 @@ impl<'a> Delivery<'a> {
             events,
             requests: split.requests.into(),
             oversize: split.oversize.into(),
+            is_again: false,
+        }
+    }
+
+    /// Once more what alone got an unknown answer.
+    pub(super) fn again(consumer: Consumer, shared: &'a Shared, group: Group) -> Self {
+        Self {
+            is_again: true,
+            ..Self::of(consumer, shared, vec![group])
         }
     }
 
@@ -153,9 +164,20 @@ impl<'a> Delivery<'a> {
             .telemetry
             .answered(self.consumer, &answer, started.elapsed());
         let disposition = Disposition::of_answer(answer);
-        if disposition == Disposition::Proceed {
-            self.shared.accepted.fetch_add(1, Ordering::Relaxed);
-            self.shared.standstills.end(self.consumer, Target::Inngest);
+        match disposition {
+            Disposition::Proceed => {
+                self.shared.accepting.store(true, Ordering::Relaxed);
+                self.shared.standstills.end(self.consumer, Target::Inngest);
+            }
+            // It answers, and judges events.
+            Disposition::Bisect { .. } => {}
+            // Said to a further attempt, it says nothing about other events: one that comes alone, and last, would be
+            // held for ever.
+            Disposition::Retry { .. } | Disposition::StandStill { .. } | Disposition::Hold { .. } => {
+                if !self.is_again {
+                    self.shared.accepting.store(false, Ordering::Relaxed);
+                }
+            }
         }
         disposition
     }

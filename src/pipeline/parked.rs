@@ -29,9 +29,6 @@ const PART: usize = 4;
 pub(super) struct Puzzle {
     pub(super) group: Group,
     pub(super) attempts: u32,
-    /// How much the target had accepted when this began. Once it has accepted others since, attempts count: not only
-    /// while it goes on accepting, because this lane may be what keeps the others from coming.
-    pub(super) accepted: u64,
 }
 
 /// A record that the undertaker has.

@@ -530,6 +530,27 @@ async fn an_unknown_answer_is_counted_even_when_nothing_else_comes_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn attempts_at_an_unknown_answer_do_not_count_while_nobody_gets_through() {
+    let world = World::new();
+    world.inngest.puzzle(":odd:");
+    world.purchase(&Purchase::completed("odd", 1));
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.purchase(&Purchase::completed("even", 2));
+    world.inngest.accepted().wait_for(1).await;
+    // From now on nobody is understood. That others got through before is no reason to give the first one up.
+    world.inngest.puzzle("currency:");
+    world.purchase(&Purchase::completed("late", 3));
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(world.dead_letters.letters(), []);
+    world.inngest.relent();
+    world.all_committed(PURCHASES).await;
+    assert_eq!(world.inngest.accepted().distinct(), 3);
+    assert_eq!(world.dead_letters.letters(), []);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn rows_of_a_table_nobody_reads_on_a_ledgers_topic_are_not_passed_over() {
     let world = World::new();
     let value = Purchase::completed("p-1", 10).envelope();
