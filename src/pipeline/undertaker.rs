@@ -82,16 +82,26 @@ impl Undertaker {
         }
     }
 
-    /// Writes a letter and waits for its delivery report, however long it takes. False if the record stopped being ours.
+    /// False if the record stopped being ours before its letter was written.
     async fn is_written(&self, dead: &Dead) -> bool {
         let epoch = &dead.ticket.epoch;
         if !epoch.is_live() {
             return false;
         }
-        if !self.shared.halts.admit(self.queue, dead.reason, dead.policy) {
+        let Some(admitted) = self.shared.halts.admit(self.queue, dead.reason, dead.policy) else {
             self.shared.until_ended(epoch).await;
             return false;
+        };
+        let is_written = self.write(dead).await;
+        if !is_written {
+            self.shared.halts.withdraw(self.queue, admitted);
         }
+        is_written
+    }
+
+    /// Writes a letter and waits for its delivery report, however long it takes. False if the record stopped being ours.
+    async fn write(&self, dead: &Dead) -> bool {
+        let epoch = &dead.ticket.epoch;
         let record = match &dead.body {
             Body::Undecoded(record) => record,
             Body::Row(received) => &received.record,

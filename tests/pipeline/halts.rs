@@ -157,6 +157,30 @@ async fn what_a_policy_of_ours_sets_aside_halts_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_letter_that_was_never_written_does_not_count_again_for_every_assignment() {
+    let world = World::new();
+    world.dead_letters.close("no leader");
+    for _ in 0..40 {
+        world.raw(PURCHASES, "poison");
+    }
+    let worker = world.worker_of(&BOTH, &[]).await;
+    for _ in 0..4 {
+        worker.member.assign(&[PURCHASES]).await;
+        worker
+            .wait_until(|status| status.partitions.iter().any(|p| p.outstanding == 40))
+            .await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(worker.telemetry.status().consumers.iter().all(|c| c.halted.is_none()));
+        worker.member.revoke(&[PURCHASES], true).await;
+    }
+    world.dead_letters.open();
+    worker.member.assign(&[PURCHASES]).await;
+    world.all_committed(PURCHASES).await;
+    assert_eq!(world.dead_letters.letters().len(), 40);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn records_that_nobody_can_decode_halt_everybody_and_hold_their_partitions() {
     let world = World::new();
     for lsn in 1..=300 {
