@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crm_event_processors::consumers::Consumer;
 use crm_event_processors::pipeline::Exit;
+use crm_event_processors::telemetry::Status;
 
 use super::harness::{OTHER_PURCHASES, PURCHASES, Purchase, Start, Worker, World, award_id, completed};
 
@@ -180,6 +181,44 @@ async fn a_letter_that_cannot_be_written_keeps_its_row_and_nobody_else_waiting()
     assert_eq!(world.accepted(MISSION).last(), Some(&mission_id("p-1", 20)));
     assert_eq!(world.dead_letters.letters().len(), 1);
     worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_that_are_too_large_keep_no_other_waiting_however_many_they_are() {
+    let world = World::new();
+    world.dead_letters.limit(Some(1000));
+    for _ in 0..80 {
+        world.raw(PURCHASES, &"x".repeat(1001));
+    }
+    world.raw(OTHER_PURCHASES, "small poison");
+    let worker = world.worker_as(one_lane(), &[PURCHASES, OTHER_PURCHASES]).await;
+    world.all_committed(OTHER_PURCHASES).await;
+    assert_eq!(world.dead_letters.letters().len(), 1);
+    assert_eq!(world.log.committed(PURCHASES).unwrap_or(0), 0);
+    // An operator raises the limit.
+    world.dead_letters.limit(None);
+    world.all_committed(PURCHASES).await;
+    assert_eq!(world.dead_letters.letters().len(), 81);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_records_of_a_partition_that_went_give_their_room_back_behind_letters_that_wait() {
+    let world = World::new();
+    world.dead_letters.limit(Some(1000));
+    for _ in 0..80 {
+        world.raw(PURCHASES, &"x".repeat(1001));
+    }
+    for _ in 0..10 {
+        world.raw(OTHER_PURCHASES, &"y".repeat(1001));
+    }
+    let worker = world.worker_as(one_lane(), &[PURCHASES, OTHER_PURCHASES]).await;
+    let outstanding = |status: &Status| status.partitions.iter().map(|p| p.outstanding).sum::<usize>();
+    worker.wait_until(|status| outstanding(status) == 90).await;
+    worker.member.revoke(&[OTHER_PURCHASES], true).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(worker.budget.in_use().0, 80, "only what is still ours");
+    worker.crash().await;
 }
 
 #[tokio::test(start_paused = true)]
