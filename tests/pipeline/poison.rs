@@ -222,6 +222,26 @@ async fn dead_records_of_a_partition_that_went_give_their_room_back_behind_lette
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_does_not_wait_for_the_letter_of_a_later_one_of_its_row() {
+    let world = World::new();
+    world.dead_letters.close("no leader");
+    world.purchase(&Purchase::completed("p-1", 10));
+    world.purchase(&Purchase {
+        refunded: "-1.00",
+        ..Purchase::update("p-1", "partially_refunded", 20)
+    });
+    world.purchase(&Purchase::update("p-1", "completed", 30));
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.awards(), [award_id("p-1", 10)], "the one behind it waits");
+    world.dead_letters.open();
+    world.all_committed(PURCHASES).await;
+    assert_eq!(world.awards(), [10, 30].map(|lsn| award_id("p-1", lsn)));
+    assert_eq!(world.dead_letters.letters()[0].reason, "negative_refund");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_state_before_a_rejected_one_is_delivered_only_after_its_letter() {
     let world = World::new();
     world.dead_letters.close("no leader");
