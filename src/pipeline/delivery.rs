@@ -86,9 +86,11 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// How many groups the first request takes, and how many there are.
-    pub(super) fn first_request(&self) -> (usize, usize) {
-        (self.requests.front().map_or(0, Range::len), self.groups.len())
+    /// How many groups the first request takes, and how many there are; `None` if an event too large for any request cut
+    /// them, which says nothing about how many of the others fit.
+    pub(super) fn first_request(&self) -> Option<(usize, usize)> {
+        let first = self.requests.front().filter(|_| self.oversize.is_empty())?;
+        Some((first.len(), self.groups.len()))
     }
 
     /// The next groups whose fate is known; `None` when every group has met its fate. What `must_wait` is not sent.

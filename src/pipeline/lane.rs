@@ -219,8 +219,9 @@ impl Lane {
     async fn deliver(&mut self, groups: Vec<Group>) {
         let shared = Arc::clone(&self.shared);
         let mut delivery = Delivery::of(self.consumer, &shared, groups);
-        let (first, all) = delivery.first_request();
-        self.fit.learn(first, all);
+        if let Some((first, all)) = delivery.first_request() {
+            self.fit.learn(first, all);
+        }
         while let Some((groups, fate)) = delivery.next(|group| self.parked.holds_back(group)).await {
             match fate {
                 Fate::Unknown { detail } => {

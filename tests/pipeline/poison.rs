@@ -203,6 +203,30 @@ async fn letters_that_are_too_large_keep_no_other_waiting_however_many_they_are(
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_too_large_for_any_request_does_not_make_the_batches_behind_it_small() {
+    let world = World::new();
+    let worker = world.worker_as(one_lane(), &[PURCHASES]).await;
+    for batch in ["first", "second"] {
+        world.raw(PURCHASES, &completed(&format!("{batch}-begin"), 1));
+        if batch == "first" {
+            world.raw(PURCHASES, &completed(&"large".repeat(50_000), 1));
+        }
+        for number in 0..20 {
+            world.raw(PURCHASES, &completed(&format!("{batch}-{number}"), 1));
+        }
+        world.all_committed(PURCHASES).await;
+    }
+    assert_eq!(world.dead_letters.letters()[0].reason, "event_too_large");
+    assert_eq!(world.inngest.accepted().len(), 42);
+    assert_eq!(
+        world.inngest.requests(),
+        3,
+        "two around the large one, one of all that came next"
+    );
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn dead_records_of_a_partition_that_went_give_their_room_back_behind_letters_that_wait() {
     let world = World::new();
     world.dead_letters.limit(Some(1000));
