@@ -84,7 +84,8 @@ impl Lane {
     /// Waits until there is something to do. False when nothing will come any more.
     async fn wake(&mut self, inbox: &mut Inbox) -> bool {
         let takes = self.parked.room() > 0;
-        if !self.parked.has_left() && (inbox.is_empty() || !takes) {
+        let must_look = inbox.take_went() || self.parked.has_left();
+        if !must_look && (inbox.is_empty() || !takes) {
             let due = self.parked.due();
             tokio::select! {
                 biased;

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crm_event_processors::consumers::Consumer;
+use crm_event_processors::faults::Gate;
+use crm_event_processors::inngest::memory::Fault;
 use crm_event_processors::pipeline::Exit;
 use crm_event_processors::telemetry::Status;
 
@@ -304,6 +306,25 @@ async fn what_is_set_aside_goes_with_its_partition_and_is_not_sent_any_more() {
     assert_eq!(world.accepted(MISSION), [10, 20].map(|lsn| mission_id("p-1", lsn)));
     assert_eq!(worker.stop().await, Exit::Drained { unfinished: 0 });
     next.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_aside_goes_as_soon_as_a_lane_that_was_busy_is_free() {
+    let world = World::new();
+    let worker = with_a_puzzle(&world).await;
+    // By now it is tried about once a minute.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let gate = Gate::default();
+    world.inngest.faults().push(Fault::Hold(gate.clone()));
+    world.raw(OTHER_PURCHASES, &completed("other", 1));
+    gate.arrived().await;
+    worker.member.revoke(&[PURCHASES], true).await;
+    gate.release();
+    world.all_committed(OTHER_PURCHASES).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.accepted(MISSION), [mission_id("other", 1)]);
+    assert_eq!(worker.budget.in_use(), (0, 0), "nothing of it is kept");
+    worker.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
