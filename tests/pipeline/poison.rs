@@ -8,7 +8,7 @@ use crm_event_processors::inngest::memory::Fault;
 use crm_event_processors::pipeline::Exit;
 use crm_event_processors::telemetry::Status;
 
-use super::harness::{OTHER_PURCHASES, PURCHASES, Purchase, Start, Worker, World, award_id, completed};
+use super::harness::{OTHER_PURCHASES, PURCHASES, Purchase, Start, Worker, World, award_id, completed, patiently};
 
 const MISSION: &str = "loyalty/mission.evaluation_requested";
 
@@ -55,7 +55,7 @@ async fn one_poison_record_holds_its_partition_and_neither_its_lane_nor_the_othe
         world.raw(OTHER_PURCHASES, &completed(&format!("other-{lsn}"), lsn));
     }
     world.all_committed(OTHER_PURCHASES).await;
-    world.inngest.accepted().wait_for(OTHERS as usize + 10).await;
+    patiently(world.inngest.accepted().wait_for(OTHERS as usize + 10)).await;
     worker
         .wait_until(|status| status.partitions.iter().any(|p| p.outstanding == OTHERS as usize + 1))
         .await;
@@ -100,11 +100,13 @@ async fn later_changes_of_its_row_wait_behind_it_and_go_out_in_order() {
     for (lsn, others) in [(20, "p-2"), (30, "p-3"), (40, "p-4")] {
         world.purchase(&refund("p-1", lsn));
         world.purchase(&Purchase::completed(others, lsn));
-        world
-            .inngest
-            .accepted()
-            .wait_until(|sent| sent.iter().any(|e| e.id == mission_id(others, lsn)))
-            .await;
+        patiently(
+            world
+                .inngest
+                .accepted()
+                .wait_until(|sent| sent.iter().any(|e| e.id == mission_id(others, lsn))),
+        )
+        .await;
     }
     tokio::time::sleep(Duration::from_secs(30)).await;
     let others = [("p-2", 20), ("p-3", 30), ("p-4", 40)].map(|(id, lsn)| mission_id(id, lsn));
@@ -317,7 +319,7 @@ async fn what_is_set_aside_goes_as_soon_as_a_lane_that_was_busy_is_free() {
     let gate = Gate::default();
     world.inngest.faults().push(Fault::Hold(gate.clone()));
     world.raw(OTHER_PURCHASES, &completed("other", 1));
-    gate.arrived().await;
+    patiently(gate.arrived()).await;
     worker.member.revoke(&[PURCHASES], true).await;
     gate.release();
     world.all_committed(OTHER_PURCHASES).await;
@@ -336,7 +338,7 @@ async fn a_drain_leaves_what_is_set_aside_to_the_next_owner() {
     worker
         .wait_until(|status| status.partitions.iter().any(|p| p.outstanding == 3))
         .await;
-    world.inngest.accepted().wait_for(1).await;
+    patiently(world.inngest.accepted().wait_for(1)).await;
     let began = tokio::time::Instant::now();
     assert_eq!(worker.stop().await, Exit::Drained { unfinished: 3 });
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());

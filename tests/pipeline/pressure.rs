@@ -10,7 +10,7 @@ use crm_event_processors::inngest::memory::Fault;
 use crm_event_processors::pipeline::Exit;
 use crm_event_processors::telemetry::http::status_json;
 
-use super::harness::{OTHER_PURCHASES, PURCHASES, Start, Worker, World, award_id, completed};
+use super::harness::{OTHER_PURCHASES, PURCHASES, Start, Worker, World, award_id, completed, patiently};
 
 const BOTH: [Consumer; 2] = [Consumer::Currency, Consumer::Tier];
 
@@ -92,7 +92,7 @@ async fn large_records_are_bounded_by_their_bytes() {
         ..Start::of(&[Consumer::Currency])
     };
     let worker = world.worker_as(start, &[PURCHASES]).await;
-    gate.arrived().await;
+    patiently(gate.arrived()).await;
     let mut most = 0;
     let mut ticks = worker.telemetry.watch();
     for _ in 0..20 {
