@@ -22,7 +22,7 @@ pub struct StoredLetter {
     pub reason: &'static str,
 }
 
-/// Letters in memory; `fail_next` scripts refusals.
+/// Letters in memory; `fail_next`, `close` and `limit` script refusals.
 #[derive(Debug, Default)]
 pub struct MemoryDeadLetters {
     state: Mutex<State>,
@@ -34,6 +34,8 @@ struct State {
     letters: Vec<StoredLetter>,
     failures: VecDeque<String>,
     closed: Option<String>,
+    /// The longest value it takes.
+    max_bytes: Option<usize>,
 }
 
 impl MemoryDeadLetters {
@@ -49,6 +51,11 @@ impl MemoryDeadLetters {
 
     pub fn open(&self) {
         self.state().closed = None;
+    }
+
+    /// From now on letters whose value is longer are refused; `None`: all are taken.
+    pub fn limit(&self, max_bytes: Option<usize>) {
+        self.state().max_bytes = max_bytes;
     }
 
     #[must_use]
@@ -75,14 +82,22 @@ impl MemoryDeadLetters {
 impl DeadLetters for MemoryDeadLetters {
     fn write<'a>(&'a self, letter: &'a Letter<'a>) -> BoxFuture<'a, Result<(), WriteError>> {
         async move {
-            let failure = {
+            let (failure, max_bytes) = {
                 let mut state = self.state();
-                state.failures.pop_front().or_else(|| state.closed.clone())
+                let failure = state.failures.pop_front().or_else(|| state.closed.clone());
+                (failure, state.max_bytes)
             };
             if let Some(cause) = failure {
                 return Err(WriteError::Unavailable {
                     topic: letter.queue.name().to_owned(),
                     cause,
+                });
+            }
+            let bytes = letter.record.with(|record| record.value.map_or(0, <[u8]>::len));
+            if max_bytes.is_some_and(|most| bytes > most) {
+                return Err(WriteError::TooLarge {
+                    topic: letter.queue.name().to_owned(),
+                    bytes,
                 });
             }
             let stored = letter.record.with(|record| {

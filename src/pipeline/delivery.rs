@@ -45,6 +45,8 @@ pub(super) struct Delivery<'a> {
     requests: VecDeque<Range<usize>>,
     /// An event too large for any request, found before sending.
     oversize: VecDeque<usize>,
+    /// A further attempt at what alone got an unknown answer.
+    is_again: bool,
 }
 
 impl<'a> Delivery<'a> {
@@ -72,12 +74,23 @@ impl<'a> Delivery<'a> {
             events,
             requests: split.requests.into(),
             oversize: split.oversize.into(),
+            is_again: false,
         }
     }
 
-    /// How many groups the first request takes, and how many there are.
-    pub(super) fn first_request(&self) -> (usize, usize) {
-        (self.requests.front().map_or(0, Range::len), self.groups.len())
+    /// Once more what alone got an unknown answer.
+    pub(super) fn again(consumer: Consumer, shared: &'a Shared, group: Group) -> Self {
+        Self {
+            is_again: true,
+            ..Self::of(consumer, shared, vec![group])
+        }
+    }
+
+    /// How many groups the first request takes, and how many there are; `None` if an event too large for any request cut
+    /// them, which says nothing about how many of the others fit.
+    pub(super) fn first_request(&self) -> Option<(usize, usize)> {
+        let first = self.requests.front().filter(|_| self.oversize.is_empty())?;
+        Some((first.len(), self.groups.len()))
     }
 
     /// The next groups whose fate is known; `None` when every group has met its fate. What `must_wait` is not sent.
@@ -153,9 +166,20 @@ impl<'a> Delivery<'a> {
             .telemetry
             .answered(self.consumer, &answer, started.elapsed());
         let disposition = Disposition::of_answer(answer);
-        if disposition == Disposition::Proceed {
-            self.shared.accepted.fetch_add(1, Ordering::Relaxed);
-            self.shared.standstills.end(self.consumer, Target::Inngest);
+        match disposition {
+            Disposition::Proceed => {
+                self.shared.accepting.store(true, Ordering::Relaxed);
+                self.shared.standstills.end(self.consumer, Target::Inngest);
+            }
+            // It answers, and judges events.
+            Disposition::Bisect { .. } => {}
+            // Said to a further attempt, it says nothing about other events: one that comes alone, and last, would be
+            // held for ever.
+            Disposition::Retry { .. } | Disposition::StandStill { .. } | Disposition::Hold { .. } => {
+                if !self.is_again {
+                    self.shared.accepting.store(false, Ordering::Relaxed);
+                }
+            }
         }
         disposition
     }

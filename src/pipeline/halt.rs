@@ -1,15 +1,20 @@
 //! When dead letters are no accident any more: something is wrong with *us*, and only an operator ends it.
 //!
-//! Takes how every record of a queue ended, says whether one more may be buried. Each queue is counted by itself: one a
+//! Takes how every record of a queue ended, says whether one more may be buried. A letter that was admitted and not
+//! written, because its record went with its partition, is withdrawn: whoever reads that next counts it. Each queue is counted by itself: one a
 //! consumer, and one for what failed before the fan-out, which halts everybody. The letter that would cross the line is
 //! not written but held, so that nothing is committed past it and a restart reads it again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::consumers::Consumer;
 use crate::dead_letters::Queue;
+
+/// A letter that may be written. Holds which record of the window it is, if it counts.
+#[derive(Debug)]
+pub(super) struct Admitted(Option<u64>);
 
 /// Among so many records ...
 const WINDOW: u64 = 1000;
@@ -49,21 +54,32 @@ impl Halts {
         }
     }
 
-    /// Whether this dead letter may be written. False for good once there were too many. What a policy of ours sets aside
+    /// Whether this dead letter may be written. `None` for good once there were too many. What a policy of ours sets aside
     /// is no sign of a fault and does not count.
-    pub(super) fn admit(&self, queue: Queue, reason: &'static str, policy: bool) -> bool {
-        let Some(halt) = self.of(queue) else { return false };
+    pub(super) fn admit(&self, queue: Queue, reason: &'static str, policy: bool) -> Option<Admitted> {
+        let halt = self.of(queue)?;
         if halt.reason.get().is_some() {
-            return false;
+            return None;
         }
         if policy || self.accept {
-            return true;
+            return Some(Admitted(None));
         }
-        let Some(text) = halt.count(reason) else { return true };
-        if halt.reason.set(text.clone()).is_ok() {
-            tracing::error!(queue = queue.name(), reason = text, "halted until an operator acts");
+        match halt.count(reason) {
+            Ok(number) => Some(Admitted(Some(number))),
+            Err(text) => {
+                if halt.reason.set(text.clone()).is_ok() {
+                    tracing::error!(queue = queue.name(), reason = text, "halted until an operator acts");
+                }
+                None
+            }
         }
-        false
+    }
+
+    /// An admitted letter was not written, and will not be.
+    pub(super) fn withdraw(&self, queue: Queue, Admitted(number): Admitted) {
+        if let (Some(halt), Some(number)) = (self.of(queue), number) {
+            halt.letters().retain(|(counted, _)| *counted != number);
+        }
     }
 
     /// Why the consumer is halted, if it is: by its own letters, or by those that failed for everybody.
@@ -87,28 +103,35 @@ impl Halts {
 }
 
 impl Halt {
-    /// Counts a letter; what is wrong, if it is one too many.
-    fn count(&self, reason: &'static str) -> Option<String> {
+    fn letters(&self) -> MutexGuard<'_, VecDeque<(u64, &'static str)>> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a letter and says which record it is; or what is wrong, if it is one too many.
+    fn count(&self, reason: &'static str) -> Result<u64, String> {
         let number = self.ended.fetch_add(1, Ordering::Relaxed);
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut letters = self.letters();
         while letters.front().is_some_and(|(before, _)| before + WINDOW <= number) {
             letters.pop_front();
         }
         letters.push_back((number, reason));
         if letters.len() < MOST {
-            return None;
+            return Ok(number);
         }
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for (_, reason) in letters.iter() {
             *counts.entry(reason).or_default() += 1;
         }
-        let (most, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        let (most, count) = counts
+            .into_iter()
+            .max_by_key(|(_, count)| *count)
+            .unwrap_or((reason, MOST));
         let advice = match most {
             "wrong_decimal_mode" => "DECIMAL_MODE and the connector's decimal.handling.mode differ",
             _ => "see the letters",
         };
         let (letters, records) = (letters.len(), WINDOW.min(number + 1));
-        Some(format!(
+        Err(format!(
             "{letters} dead letters among the last {records} records, {count} of them {most}: {advice}; mend the cause and \
              restart, or restart with --accept-dead-letters"
         ))
@@ -122,7 +145,7 @@ mod tests {
     const TIER: Queue = Queue::Consumer(Consumer::Tier);
 
     fn admitted(halts: &Halts, letters: usize) -> usize {
-        (0..letters).filter(|_| halts.admit(TIER, "bad", false)).count()
+        (0..letters).filter_map(|_| halts.admit(TIER, "bad", false)).count()
     }
 
     #[test]
@@ -132,7 +155,7 @@ mod tests {
         halts.ended(TIER, 100_000);
         assert_eq!(admitted(&halts, 1), 0, "only a restart ends it");
         assert!(halts.stops(Consumer::Tier) && !halts.stops(Consumer::Currency));
-        assert!(!halts.admit(TIER, "policy", true), "halted is halted");
+        assert!(halts.admit(TIER, "policy", true).is_none(), "halted is halted");
     }
 
     #[test]
@@ -151,7 +174,7 @@ mod tests {
     #[test]
     fn policy_letters_do_not_count_and_an_operator_may_accept_all() {
         let halts = Halts::new(false);
-        assert!((0..1000).all(|_| halts.admit(TIER, "ledger_rewritten", true)));
+        assert!((0..1000).all(|_| halts.admit(TIER, "ledger_rewritten", true).is_some()));
         assert_eq!(admitted(&halts, 150), 99);
         assert_eq!(admitted(&Halts::new(true), 150), 150);
     }

@@ -11,6 +11,8 @@ pub(super) struct Inbox {
     parcels: mpsc::Receiver<Vec<Item>>,
     backlog: VecDeque<Item>,
     fence: watch::Receiver<u64>,
+    /// Partitions went while the lane was busy: it has not looked at what it has set aside of them.
+    went: bool,
 }
 
 impl Inbox {
@@ -19,11 +21,17 @@ impl Inbox {
             parcels,
             backlog: VecDeque::new(),
             fence,
+            went: false,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.backlog.is_empty()
+    }
+
+    /// Whether partitions went while the lane was busy, since it was last asked.
+    pub(super) fn take_went(&mut self) -> bool {
+        std::mem::take(&mut self.went)
     }
 
     /// Waits for records, if they are wanted, or until partitions go. False when nothing will come any more.
@@ -53,6 +61,7 @@ impl Inbox {
     pub(super) async fn keep_clean(&mut self) {
         while self.fence.changed().await.is_ok() {
             self.drop_gone();
+            self.went = true;
         }
         // The pipeline is gone.
         std::future::pending::<()>().await;

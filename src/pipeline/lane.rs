@@ -84,7 +84,8 @@ impl Lane {
     /// Waits until there is something to do. False when nothing will come any more.
     async fn wake(&mut self, inbox: &mut Inbox) -> bool {
         let takes = self.parked.room() > 0;
-        if !self.parked.has_left() && (inbox.is_empty() || !takes) {
+        let must_look = inbox.take_went() || self.parked.has_left();
+        if !must_look && (inbox.is_empty() || !takes) {
             let due = self.parked.due();
             tokio::select! {
                 biased;
@@ -219,19 +220,15 @@ impl Lane {
     async fn deliver(&mut self, groups: Vec<Group>) {
         let shared = Arc::clone(&self.shared);
         let mut delivery = Delivery::of(self.consumer, &shared, groups);
-        let (first, all) = delivery.first_request();
-        self.fit.learn(first, all);
+        if let Some((first, all)) = delivery.first_request() {
+            self.fit.learn(first, all);
+        }
         while let Some((groups, fate)) = delivery.next(|group| self.parked.holds_back(group)).await {
             match fate {
                 Fate::Unknown { detail } => {
                     tracing::error!(consumer = self.consumer.name(), detail, "unknown answer: event held");
-                    let accepted = shared.accepted.load(Ordering::Relaxed);
                     for group in groups {
-                        let puzzle = Puzzle {
-                            group,
-                            attempts: 1,
-                            accepted,
-                        };
+                        let puzzle = Puzzle { group, attempts: 1 };
                         self.parked.add_puzzle(puzzle, &shared.ports.randomness);
                     }
                 }
@@ -240,38 +237,31 @@ impl Lane {
         }
     }
 
-    /// Tries again what got an unknown answer. It becomes a dead letter only after enough attempts between which the
-    /// target accepted others: an outage never counts.
+    /// Tries again what got an unknown answer. It becomes a dead letter only after enough attempts while the target took
+    /// what else came: an outage never counts. Nothing else need come meanwhile: this lane may be what keeps it from coming.
     async fn try_puzzles(&mut self) {
         let shared = Arc::clone(&self.shared);
         let mut got_through = false;
         for _ in 0..self.parked.puzzles().min(MAX_ROUND) {
-            let Some(Puzzle {
-                group,
-                mut attempts,
-                accepted,
-            }) = self.parked.take_puzzle()
-            else {
+            let Some(Puzzle { group, mut attempts }) = self.parked.take_puzzle() else {
                 break;
             };
-            attempts += u32::from(shared.accepted.load(Ordering::Relaxed) > accepted);
-            let mut delivery = Delivery::of(self.consumer, &shared, vec![group]);
+            let mut delivery = Delivery::again(self.consumer, &shared, group);
             while let Some((groups, fate)) = delivery.next(|_| false).await {
                 let fate = match fate {
-                    Fate::Unknown { .. } if attempts < UNKNOWN_ATTEMPTS => {
-                        for group in groups {
-                            self.parked.put_back(Puzzle {
-                                group,
-                                attempts,
-                                accepted,
-                            });
+                    Fate::Unknown { detail } => {
+                        attempts += u32::from(shared.accepting.load(Ordering::Relaxed));
+                        if attempts < UNKNOWN_ATTEMPTS {
+                            for group in groups {
+                                self.parked.put_back(Puzzle { group, attempts });
+                            }
+                            continue;
                         }
-                        continue;
+                        Fate::Rejected {
+                            reason: "unknown_answer",
+                            detail,
+                        }
                     }
-                    Fate::Unknown { detail } => Fate::Rejected {
-                        reason: "unknown_answer",
-                        detail,
-                    },
                     fate => fate,
                 };
                 got_through |= fate == Fate::Accepted;

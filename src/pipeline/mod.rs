@@ -307,6 +307,12 @@ impl Pipeline {
                              run them, or give up what they have not read with --drop-consumer"
             );
         }
+        // Looked at with every tick, not only when partitions go: a probe that was in flight then may be refused later.
+        for (consumer, _) in &self.options.consumers {
+            if self.partitions.is_idle(*consumer) {
+                self.shared.standstills.forget(*consumer);
+            }
+        }
         let consumers = self.options.consumers.iter().map(|(consumer, lanes)| ConsumerStatus {
             consumer: *consumer,
             lanes: *lanes,

@@ -5,13 +5,16 @@
 //! unfinished, so the watermark of its partition waits for it. Bounded: a lane whose room is used up waits as a whole.
 //! It sends nothing and writes nothing.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use tokio::time::Instant;
 
 use super::backoff::{Backoff, Randomness};
 use super::item::{Group, Item, Pending};
+use super::shared::Ticket;
 use crate::consumers::EffectKey;
+use crate::progress::Seq;
+use crate::record::TopicPartition;
 use crate::rows::{RowId, Table};
 
 /// The most one lane sets aside: records, and bytes of theirs. One batch may overshoot.
@@ -29,15 +32,22 @@ const PART: usize = 4;
 pub(super) struct Puzzle {
     pub(super) group: Group,
     pub(super) attempts: u32,
-    /// How much the target had accepted when this began. Once it has accepted others since, attempts count: not only
-    /// while it goes on accepting, because this lane may be what keeps the others from coming.
-    pub(super) accepted: u64,
+}
+
+/// Whom something here keeps waiting. An earlier change does not wait for the letter of a later one.
+#[derive(Debug, Clone, Copy)]
+enum Keeps {
+    /// Who was received behind this, and who is of another partition: no order is known to it.
+    Behind(TopicPartition, Seq),
+    Everybody,
 }
 
 /// A record that the undertaker has.
 #[derive(Debug)]
 struct Letter {
     row: (Table, RowId),
+    place: TopicPartition,
+    seq: Seq,
     key: Option<EffectKey>,
     bytes: usize,
 }
@@ -54,8 +64,8 @@ pub(super) struct Parked {
     next_letter: u64,
     waiting: Vec<Pending>,
     /// Rows and facts of everything here.
-    rows: BTreeMap<Table, BTreeSet<RowId>>,
-    keys: BTreeSet<EffectKey>,
+    rows: BTreeMap<Table, BTreeMap<RowId, Keeps>>,
+    keys: BTreeMap<EffectKey, Keeps>,
     /// Something left: those who wait may look whether it was for this.
     left: bool,
 }
@@ -81,7 +91,7 @@ impl Parked {
             next_letter: 0,
             waiting: Vec::new(),
             rows: BTreeMap::new(),
-            keys: BTreeSet::new(),
+            keys: BTreeMap::new(),
             left: false,
         }
     }
@@ -161,13 +171,11 @@ impl Parked {
             self.mark(member);
         }
         self.puzzles = puzzles;
-        for Letter {
-            row: (table, id), key, ..
-        } in self.letters.values()
-        {
-            self.rows.entry(*table).or_default().insert(id.clone());
-            self.keys.extend(key.clone());
+        let letters = std::mem::take(&mut self.letters);
+        for letter in letters.values() {
+            self.mark_letter(letter);
         }
+        self.letters = letters;
         self.keep_back(waiting)
     }
 
@@ -187,19 +195,18 @@ impl Parked {
     /// A record goes to the undertaker; what comes behind it waits until he tells that it is out of the way.
     pub(super) fn expect_letter(&mut self, item: &Item, key: Option<EffectKey>) -> u64 {
         let row = &item.received.change.row;
-        let letter = self.next_letter;
+        let letter = Letter {
+            row: (row.table(), row.id().clone()),
+            place: item.ticket.place,
+            seq: item.ticket.seq,
+            key,
+            bytes: item.received.record.bytes(),
+        };
+        self.mark_letter(&letter);
+        let number = self.next_letter;
         self.next_letter += 1;
-        self.rows.entry(row.table()).or_default().insert(row.id().clone());
-        self.keys.extend(key.clone());
-        self.letters.insert(
-            letter,
-            Letter {
-                row: (row.table(), row.id().clone()),
-                key,
-                bytes: item.received.record.bytes(),
-            },
-        );
-        letter
+        self.letters.insert(number, letter);
+        number
     }
 
     pub(super) fn buried(&mut self, letter: u64) {
@@ -256,13 +263,55 @@ impl Parked {
 
     fn is_behind(&self, pending: &Pending) -> bool {
         let (table, row) = pending.row();
-        let behind_row = self.rows.get(&table).is_some_and(|rows| rows.contains(row));
-        behind_row || self.keys.contains(&pending.effect.key)
+        let by_row = self.rows.get(&table).and_then(|rows| rows.get(row));
+        let by_key = self.keys.get(&pending.effect.key);
+        by_row
+            .into_iter()
+            .chain(by_key)
+            .any(|keeps| keeps.waiting(&pending.item.ticket))
     }
 
     fn mark(&mut self, pending: &Pending) {
         let (table, row) = pending.row();
-        self.rows.entry(table).or_default().insert(row.clone());
-        self.keys.insert(pending.effect.key.clone());
+        let keeps = Keeps::Behind(pending.item.ticket.place, pending.item.ticket.seq);
+        note(self.rows.entry(table).or_default(), row, keeps);
+        note(&mut self.keys, &pending.effect.key, keeps);
+    }
+
+    fn mark_letter(&mut self, letter: &Letter) {
+        let (table, row) = &letter.row;
+        let keeps = Keeps::Behind(letter.place, letter.seq);
+        note(self.rows.entry(*table).or_default(), row, keeps);
+        if let Some(key) = &letter.key {
+            // The newest state of the fact was rejected: those before it wait for its letter.
+            note(&mut self.keys, key, Keeps::Everybody);
+        }
+    }
+}
+
+impl Keeps {
+    fn waiting(self, ticket: &Ticket) -> bool {
+        match self {
+            Self::Behind(place, seq) => place != ticket.place || seq < ticket.seq,
+            Self::Everybody => true,
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Behind(place, seq), Self::Behind(other, other_seq)) if place == other => {
+                Self::Behind(place, seq.min(other_seq))
+            }
+            _ => Self::Everybody,
+        }
+    }
+}
+
+fn note<K: Ord + Clone>(kept: &mut BTreeMap<K, Keeps>, key: &K, keeps: Keeps) {
+    match kept.get_mut(key) {
+        Some(known) => *known = known.and(keeps),
+        None => {
+            kept.insert(key.clone(), keeps);
+        }
     }
 }

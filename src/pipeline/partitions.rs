@@ -211,6 +211,14 @@ impl Partitions {
             .sum()
     }
 
+    /// Whether the consumer has finished everything received.
+    pub(super) fn is_idle(&self, consumer: Consumer) -> bool {
+        self.ours.values().all(|ours| {
+            let progress = &ours.progress;
+            !progress.readers().contains(consumer) || progress.watermark(consumer) >= progress.position()
+        })
+    }
+
     /// Partitions to pause and to resume now.
     pub(super) fn flow(&mut self) -> (Vec<TopicPartition>, Vec<TopicPartition>) {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());

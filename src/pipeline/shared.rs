@@ -1,7 +1,7 @@
 //! What all lanes of one pipeline share: the ports, the fence, the standstill of each consumer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -71,8 +71,9 @@ pub(super) struct Shared {
     pub(super) ports: Ports,
     /// Counts ended epochs; wakes whoever waits for a target, to see whether it still has to.
     pub(super) fence: watch::Sender<u64>,
-    /// Requests the target accepted: tells "down for everyone" from "refuses this one".
-    pub(super) accepted: AtomicU64,
+    /// Whether Inngest takes what comes: tells "down for everyone" from "refuses this one". What the last request showed
+    /// that was no further attempt at an unknown answer; such an attempt shows only that it takes, if it does.
+    pub(super) accepting: AtomicBool,
     pub(super) standstills: Standstills,
     pub(super) halts: Halts,
     /// Takes what only an operator can mend, and what no waiting for one is provided for: the process ends.
@@ -84,7 +85,7 @@ impl Shared {
         Self {
             ports,
             fence: watch::Sender::new(0),
-            accepted: AtomicU64::new(0),
+            accepting: AtomicBool::new(false),
             standstills: Standstills::default(),
             halts: Halts::new(accept_dead_letters),
             refused,

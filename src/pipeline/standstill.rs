@@ -71,6 +71,14 @@ impl Standstills {
         }
     }
 
+    /// The consumer has nothing in hand, and so nobody probes for it: what was refused went with its partitions. The next
+    /// request finds out anew.
+    pub(super) fn forget(&self, consumer: Consumer) {
+        for target in [Target::Dedupe, Target::Inngest] {
+            self.end(consumer, target);
+        }
+    }
+
     /// Returns at once unless the target refuses the consumer; then when the caller may probe, when another's probe got
     /// through, or when `fence` changes.
     pub(super) async fn await_turn(&self, consumer: Consumer, target: Target, fence: &mut watch::Receiver<u64>) {

@@ -1,14 +1,15 @@
 //! Buries what cannot be processed: one undertaker a dead-letter queue. Takes dead records, reports each finished when its
 //! delivery report is in hand, and tells the lane that keeps a row waiting for it.
 //!
-//! Several at once: a letter that cannot be written holds its own record, not the letters behind it. It never decides
-//! that a record is dead, and never buries more than [`super::halt`] admits.
+//! Several at once: a letter that cannot be written holds its own record, not the letters behind it, however many such
+//! there are. A record whose partition goes is dropped, wherever it waits. It never decides that a record is dead, and never
+//! buries more than [`super::halt`] admits.
 
 use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::backoff::Backoff;
 use super::item::{Finished, Received};
@@ -18,7 +19,7 @@ use crate::dead_letters::{Letter, Queue, WriteError};
 use crate::progress::ConsumerSet;
 use crate::record::Record;
 
-/// How many letters may wait for their delivery reports at once.
+/// How many letters are written at once.
 const AT_ONCE: usize = 64;
 
 /// A record on its way to the dead letters.
@@ -55,19 +56,22 @@ pub(super) struct Undertaker {
 
 impl Undertaker {
     pub(super) async fn run(self, mut dead: mpsc::Receiver<Dead>) {
+        // Everything is taken off the queue at once, as much as the memory budget allows: what waits there could not be
+        // dropped when its partition goes.
+        let turns = Semaphore::new(AT_ONCE);
         let mut burials = FuturesUnordered::new();
         loop {
             tokio::select! {
                 biased;
                 Some(()) = burials.next(), if !burials.is_empty() => {}
-                Some(next) = dead.recv(), if burials.len() < AT_ONCE => burials.push(self.bury(next)),
+                Some(next) = dead.recv() => burials.push(self.bury(next, &turns)),
                 else => return,
             }
         }
     }
 
-    async fn bury(&self, dead: Dead) {
-        if self.is_written(&dead).await {
+    async fn bury(&self, dead: Dead, turns: &Semaphore) {
+        if self.is_written(&dead, turns).await {
             let done = Finished {
                 ticket: dead.ticket,
                 consumers: self.consumers,
@@ -82,16 +86,26 @@ impl Undertaker {
         }
     }
 
-    /// Writes a letter and waits for its delivery report, however long it takes. False if the record stopped being ours.
-    async fn is_written(&self, dead: &Dead) -> bool {
+    /// False if the record stopped being ours before its letter was written.
+    async fn is_written(&self, dead: &Dead, turns: &Semaphore) -> bool {
         let epoch = &dead.ticket.epoch;
         if !epoch.is_live() {
             return false;
         }
-        if !self.shared.halts.admit(self.queue, dead.reason, dead.policy) {
+        let Some(admitted) = self.shared.halts.admit(self.queue, dead.reason, dead.policy) else {
             self.shared.until_ended(epoch).await;
             return false;
+        };
+        let is_written = self.write(dead, turns).await;
+        if !is_written {
+            self.shared.halts.withdraw(self.queue, admitted);
         }
+        is_written
+    }
+
+    /// Writes a letter and waits for its delivery report, however long it takes. False if the record stopped being ours.
+    async fn write(&self, dead: &Dead, turns: &Semaphore) -> bool {
+        let epoch = &dead.ticket.epoch;
         let record = match &dead.body {
             Body::Undecoded(record) => record,
             Body::Row(received) => &received.record,
@@ -106,7 +120,14 @@ impl Undertaker {
         let (queue, reason, detail) = (self.queue.name(), dead.reason, dead.detail.as_str());
         let mut backoff = Backoff::default();
         while epoch.is_live() {
+            let turn = tokio::select! {
+                biased;
+                () = self.shared.until_ended(epoch) => return false,
+                turn = turns.acquire() => turn,
+            };
             let written = self.shared.ports.dead_letters.write(&letter).await;
+            // Whoever waits before he tries again is in nobody's way.
+            drop(turn);
             let Err(error) = written else {
                 self.shared.ports.telemetry.dead_lettered(queue, reason);
                 record.with(|record| {

@@ -5,7 +5,7 @@ use crm_event_processors::consumers::Consumer;
 use crm_event_processors::dedupe::memory::{self, MemoryDedupe};
 use crm_event_processors::faults::{Gate, Script};
 
-use super::harness::{PURCHASES, Purchase, Worker, World, award_id};
+use super::harness::{PURCHASES, Purchase, Worker, World, award_id, patiently};
 
 /// After the crash a new worker delivers whatever is open, and everything is committed.
 async fn recovers(world: &World, sent: usize) {
@@ -15,7 +15,7 @@ async fn recovers(world: &World, sent: usize) {
         "nothing was committed before the crash"
     );
     let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     assert_eq!(world.awards(), vec![award_id("p-1", 10); sent]);
     assert_eq!(world.inngest.accepted().distinct(), 1, "the same id");
     worker.stop().await;
@@ -27,7 +27,7 @@ async fn held_in_the_store(world: &World, faults: fn(&MemoryDedupe) -> &Script<m
     let gate = Gate::default();
     faults(&worker.dedupe).push(memory::Fault::Hold(gate.clone()));
     world.purchase(&Purchase::completed("p-1", 10));
-    gate.arrived().await;
+    patiently(gate.arrived()).await;
     worker
 }
 
@@ -64,15 +64,10 @@ async fn a_crash_after_the_confirm_and_before_the_commit_finds_it_done() {
     }
     let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     world.purchase(&Purchase::completed("p-1", 10));
-    world.inngest.accepted().wait_for(1).await;
-    let mut status = worker.telemetry.watch();
-    let finished = |status: &std::sync::Arc<crm_event_processors::telemetry::Status>| {
-        status
-            .partitions
-            .iter()
-            .any(|partition| partition.position == 1 && partition.outstanding == 0)
-    };
-    status.wait_for(finished).await.expect("published");
+    patiently(world.inngest.accepted().wait_for(1)).await;
+    worker
+        .wait_until(|status| status.partitions.iter().any(|p| p.position == 1 && p.outstanding == 0))
+        .await;
     worker.crash().await;
     recovers(&world, 1).await;
 }

@@ -63,6 +63,12 @@ pub(super) struct Worker {
     task: JoinHandle<Exit>,
 }
 
+/// Of paused time: what never comes fails the test instead of keeping it for ever.
+pub(super) async fn patiently<T>(awaited: impl Future<Output = T>) -> T {
+    let came = tokio::time::timeout(PATIENCE, awaited).await;
+    came.expect("it comes to this")
+}
+
 impl World {
     pub(super) fn new() -> Self {
         Self {
@@ -135,7 +141,7 @@ impl World {
         self.inngest.faults().push(Fault::Hold(gate.clone()));
         let worker = self.worker_of(&[Consumer::Currency], partitions).await;
         self.purchase(&Purchase::completed("p-1", 10));
-        gate.arrived().await;
+        patiently(gate.arrived()).await;
         (worker, gate)
     }
 
@@ -151,8 +157,7 @@ impl World {
         self.log.append(place, record, 0)
     }
 
-    /// Waits until everything appended to the partition so far is committed. Of paused time: what never comes fails the
-    /// test instead of keeping it for ever.
+    /// Waits until everything appended to the partition so far is committed.
     pub(super) async fn all_committed(&self, place: TopicPartition) {
         let committed = tokio::time::timeout(PATIENCE, self.log.wait_all_committed(place)).await;
         assert!(
@@ -194,8 +199,8 @@ impl Worker {
     /// Waits until the published status is like this.
     pub(super) async fn wait_until(&self, predicate: impl Fn(&Status) -> bool) {
         let mut status = self.telemetry.watch();
-        let seen = tokio::time::timeout(PATIENCE, status.wait_for(|status| predicate(status))).await;
-        drop(seen.expect("it comes to this").expect("the worker runs"));
+        let seen = patiently(status.wait_for(|status| predicate(status))).await;
+        drop(seen.expect("the worker runs"));
     }
 
     /// The process is gone at once: nothing is drained, nothing committed.

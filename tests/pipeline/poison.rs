@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use crm_event_processors::consumers::Consumer;
+use crm_event_processors::faults::Gate;
+use crm_event_processors::inngest::memory::Fault;
 use crm_event_processors::pipeline::Exit;
+use crm_event_processors::telemetry::Status;
 
-use super::harness::{OTHER_PURCHASES, PURCHASES, Purchase, Start, Worker, World, award_id, completed};
+use super::harness::{OTHER_PURCHASES, PURCHASES, Purchase, Start, Worker, World, award_id, completed, patiently};
 
 const MISSION: &str = "loyalty/mission.evaluation_requested";
 
@@ -52,7 +55,7 @@ async fn one_poison_record_holds_its_partition_and_neither_its_lane_nor_the_othe
         world.raw(OTHER_PURCHASES, &completed(&format!("other-{lsn}"), lsn));
     }
     world.all_committed(OTHER_PURCHASES).await;
-    world.inngest.accepted().wait_for(OTHERS as usize + 10).await;
+    patiently(world.inngest.accepted().wait_for(OTHERS as usize + 10)).await;
     worker
         .wait_until(|status| status.partitions.iter().any(|p| p.outstanding == OTHERS as usize + 1))
         .await;
@@ -97,11 +100,13 @@ async fn later_changes_of_its_row_wait_behind_it_and_go_out_in_order() {
     for (lsn, others) in [(20, "p-2"), (30, "p-3"), (40, "p-4")] {
         world.purchase(&refund("p-1", lsn));
         world.purchase(&Purchase::completed(others, lsn));
-        world
-            .inngest
-            .accepted()
-            .wait_until(|sent| sent.iter().any(|e| e.id == mission_id(others, lsn)))
-            .await;
+        patiently(
+            world
+                .inngest
+                .accepted()
+                .wait_until(|sent| sent.iter().any(|e| e.id == mission_id(others, lsn))),
+        )
+        .await;
     }
     tokio::time::sleep(Duration::from_secs(30)).await;
     let others = [("p-2", 20), ("p-3", 30), ("p-4", 40)].map(|(id, lsn)| mission_id(id, lsn));
@@ -183,6 +188,88 @@ async fn a_letter_that_cannot_be_written_keeps_its_row_and_nobody_else_waiting()
 }
 
 #[tokio::test(start_paused = true)]
+async fn letters_that_are_too_large_keep_no_other_waiting_however_many_they_are() {
+    let world = World::new();
+    world.dead_letters.limit(Some(1000));
+    for _ in 0..80 {
+        world.raw(PURCHASES, &"x".repeat(1001));
+    }
+    world.raw(OTHER_PURCHASES, "small poison");
+    let worker = world.worker_as(one_lane(), &[PURCHASES, OTHER_PURCHASES]).await;
+    world.all_committed(OTHER_PURCHASES).await;
+    assert_eq!(world.dead_letters.letters().len(), 1);
+    assert_eq!(world.log.committed(PURCHASES).unwrap_or(0), 0);
+    // An operator raises the limit.
+    world.dead_letters.limit(None);
+    world.all_committed(PURCHASES).await;
+    assert_eq!(world.dead_letters.letters().len(), 81);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_too_large_for_any_request_does_not_make_the_batches_behind_it_small() {
+    let world = World::new();
+    let worker = world.worker_as(one_lane(), &[PURCHASES]).await;
+    for batch in ["first", "second"] {
+        world.raw(PURCHASES, &completed(&format!("{batch}-begin"), 1));
+        if batch == "first" {
+            world.raw(PURCHASES, &completed(&"large".repeat(50_000), 1));
+        }
+        for number in 0..20 {
+            world.raw(PURCHASES, &completed(&format!("{batch}-{number}"), 1));
+        }
+        world.all_committed(PURCHASES).await;
+    }
+    assert_eq!(world.dead_letters.letters()[0].reason, "event_too_large");
+    assert_eq!(world.inngest.accepted().len(), 42);
+    assert_eq!(
+        world.inngest.requests(),
+        3,
+        "two around the large one, one of all that came next"
+    );
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_records_of_a_partition_that_went_give_their_room_back_behind_letters_that_wait() {
+    let world = World::new();
+    world.dead_letters.limit(Some(1000));
+    for _ in 0..80 {
+        world.raw(PURCHASES, &"x".repeat(1001));
+    }
+    for _ in 0..10 {
+        world.raw(OTHER_PURCHASES, &"y".repeat(1001));
+    }
+    let worker = world.worker_as(one_lane(), &[PURCHASES, OTHER_PURCHASES]).await;
+    let outstanding = |status: &Status| status.partitions.iter().map(|p| p.outstanding).sum::<usize>();
+    worker.wait_until(|status| outstanding(status) == 90).await;
+    worker.member.revoke(&[OTHER_PURCHASES], true).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(worker.budget.in_use().0, 80, "only what is still ours");
+    worker.crash().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_does_not_wait_for_the_letter_of_a_later_one_of_its_row() {
+    let world = World::new();
+    world.dead_letters.close("no leader");
+    world.purchase(&Purchase::completed("p-1", 10));
+    world.purchase(&Purchase {
+        refunded: "-1.00",
+        ..Purchase::update("p-1", "partially_refunded", 20)
+    });
+    world.purchase(&Purchase::update("p-1", "completed", 30));
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.awards(), [award_id("p-1", 10)], "the one behind it waits");
+    world.dead_letters.open();
+    world.all_committed(PURCHASES).await;
+    assert_eq!(world.awards(), [10, 30].map(|lsn| award_id("p-1", lsn)));
+    assert_eq!(world.dead_letters.letters()[0].reason, "negative_refund");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_state_before_a_rejected_one_is_delivered_only_after_its_letter() {
     let world = World::new();
     world.dead_letters.close("no leader");
@@ -224,6 +311,25 @@ async fn what_is_set_aside_goes_with_its_partition_and_is_not_sent_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_set_aside_goes_as_soon_as_a_lane_that_was_busy_is_free() {
+    let world = World::new();
+    let worker = with_a_puzzle(&world).await;
+    // By now it is tried about once a minute.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let gate = Gate::default();
+    world.inngest.faults().push(Fault::Hold(gate.clone()));
+    world.raw(OTHER_PURCHASES, &completed("other", 1));
+    patiently(gate.arrived()).await;
+    worker.member.revoke(&[PURCHASES], true).await;
+    gate.release();
+    world.all_committed(OTHER_PURCHASES).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.accepted(MISSION), [mission_id("other", 1)]);
+    assert_eq!(worker.budget.in_use(), (0, 0), "nothing of it is kept");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_leaves_what_is_set_aside_to_the_next_owner() {
     let world = World::new();
     let worker = with_a_puzzle(&world).await;
@@ -232,7 +338,7 @@ async fn a_drain_leaves_what_is_set_aside_to_the_next_owner() {
     worker
         .wait_until(|status| status.partitions.iter().any(|p| p.outstanding == 3))
         .await;
-    world.inngest.accepted().wait_for(1).await;
+    patiently(world.inngest.accepted().wait_for(1)).await;
     let began = tokio::time::Instant::now();
     assert_eq!(worker.stop().await, Exit::Drained { unfinished: 3 });
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());

@@ -8,8 +8,9 @@ use crm_event_processors::faults::Gate;
 use crm_event_processors::inngest::Answer;
 use crm_event_processors::inngest::memory::Fault;
 use crm_event_processors::pipeline::Exit;
+use crm_event_processors::telemetry::http::status_json;
 
-use super::harness::{OTHER_PURCHASES, PURCHASES, Start, World, award_id, completed};
+use super::harness::{OTHER_PURCHASES, PURCHASES, Start, Worker, World, award_id, completed, patiently};
 
 const BOTH: [Consumer; 2] = [Consumer::Currency, Consumer::Tier];
 
@@ -91,7 +92,7 @@ async fn large_records_are_bounded_by_their_bytes() {
         ..Start::of(&[Consumer::Currency])
     };
     let worker = world.worker_as(start, &[PURCHASES]).await;
-    gate.arrived().await;
+    patiently(gate.arrived()).await;
     let mut most = 0;
     let mut ticks = worker.telemetry.watch();
     for _ in 0..20 {
@@ -174,5 +175,30 @@ async fn a_refused_key_stops_one_consumer_in_place_and_it_goes_on_when_the_key_i
         .await;
     assert_eq!(world.awards().len(), 50, "none twice");
     assert_eq!(world.dead_letters.letters(), [], "nothing is wrong with the records");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standstill_ends_when_what_was_refused_goes_with_its_partitions() {
+    let world = World::new();
+    world.inngest.trouble("tier:", refused());
+    world.raw(PURCHASES, &completed("p-1", 1));
+    let worker = world.worker_of(&BOTH, &[PURCHASES]).await;
+    let is_ready = |worker: &Worker| status_json(&worker.telemetry)["ready"] == true;
+    for _ in 0..2 {
+        worker
+            .wait_until(|status| status.consumers.iter().any(|c| c.standing_still.is_some()))
+            .await;
+        assert!(!is_ready(&worker));
+        worker.member.revoke(&[PURCHASES], false).await;
+        worker
+            .wait_until(|status| status.consumers.iter().all(|c| c.standing_still.is_none()))
+            .await;
+        assert!(is_ready(&worker), "nobody would ever probe");
+        // Whoever gets it next finds out anew.
+        worker.member.assign(&[PURCHASES]).await;
+    }
+    world.inngest.relent();
+    world.all_committed(PURCHASES).await;
     worker.stop().await;
 }

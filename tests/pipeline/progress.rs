@@ -8,17 +8,17 @@ use crm_event_processors::faults::Gate;
 use crm_event_processors::inngest::memory::Fault;
 use crm_event_processors::pipeline::Exit;
 
-use super::harness::{PURCHASES, Purchase, World, award_id};
+use super::harness::{PURCHASES, Purchase, World, award_id, patiently};
 
 /// Waits until the metadata of the commitment begins so.
 async fn wait_metadata(world: &World, begin: &str) {
-    while !world
-        .log
-        .metadata(PURCHASES)
-        .is_some_and(|metadata| metadata.starts_with(begin))
-    {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let metadata = || world.log.metadata(PURCHASES).unwrap_or_default();
+    patiently(async {
+        while !metadata().starts_with(begin) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -28,7 +28,7 @@ async fn after_a_crash_a_consumer_that_was_ahead_does_nothing_again() {
     for (id, lsn) in [("p-1", 1), ("p-2", 2), ("p-3", 3)] {
         world.purchase(&Purchase::completed(id, lsn));
     }
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     currency.crash().await;
     // Mission, new at 3, is stuck with p-4; currency is done with it, and says so in the metadata.
     let gate = Gate::default();
@@ -36,7 +36,7 @@ async fn after_a_crash_a_consumer_that_was_ahead_does_nothing_again() {
     wait_metadata(&world, "crm/1;currency=3,mission=3;").await;
     world.inngest.faults().push(Fault::Hold(gate.clone()));
     world.purchase(&Purchase::completed("p-4", 4));
-    gate.arrived().await;
+    patiently(gate.arrived()).await;
     worker.crash().await;
     let currency = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     wait_metadata(&world, "crm/1;currency=4,mission=3;").await;
@@ -46,7 +46,7 @@ async fn after_a_crash_a_consumer_that_was_ahead_does_nothing_again() {
     let both = world
         .worker_of(&[Consumer::Currency, Consumer::Mission], &[PURCHASES])
         .await;
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     let expected: Vec<String> = (1..=4).map(|lsn| award_id(&format!("p-{lsn}"), lsn)).collect();
     assert_eq!(
         world.awards(),

@@ -6,7 +6,7 @@ use crm_event_processors::consumers::Consumer;
 use crm_event_processors::inngest::Answer;
 use crm_event_processors::inngest::memory::Fault;
 
-use super::harness::{OTHER_PURCHASES, PURCHASES, Purchase, World, award_id};
+use super::harness::{OTHER_PURCHASES, PURCHASES, Purchase, World, award_id, patiently};
 
 #[tokio::test(start_paused = true)]
 async fn a_revocation_waits_for_the_delivery_in_flight_and_commits_it() {
@@ -20,7 +20,7 @@ async fn a_revocation_waits_for_the_delivery_in_flight_and_commits_it() {
     assert_eq!(world.log.committed(PURCHASES), Some(1));
     let next = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     world.purchase(&Purchase::completed("p-2", 20));
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     assert_eq!(world.awards(), [award_id("p-1", 10), award_id("p-2", 20)]);
     worker.stop().await;
     next.stop().await;
@@ -36,9 +36,9 @@ async fn a_delivery_that_outlives_the_deadline_is_not_committed_and_its_late_end
     assert_ne!(world.log.committed(PURCHASES), Some(1));
     // The first owner's answer arrives while the second already works: both send the same id, one commits.
     let next = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     gate.release();
-    world.inngest.accepted().wait_for(2).await;
+    patiently(world.inngest.accepted().wait_for(2)).await;
     assert_eq!(world.inngest.accepted().distinct(), 1);
     assert_eq!(
         worker.telemetry.outcomes(Consumer::Currency, "delivered"),
@@ -63,10 +63,9 @@ async fn a_lost_assignment_commits_nothing_and_its_queued_records_are_not_sent()
     }
     let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     world.purchase(&Purchase::completed("p-1", 10));
-    let mut seen = worker.telemetry.watch();
-    seen.wait_for(|status| status.partitions.iter().any(|partition| partition.outstanding == 1))
-        .await
-        .expect("published");
+    worker
+        .wait_until(|status| status.partitions.iter().any(|p| p.outstanding == 1))
+        .await;
     worker.member.revoke(&[PURCHASES], true).await;
     assert_eq!(world.log.committed(PURCHASES).unwrap_or(0), 0);
     assert_eq!(
@@ -85,7 +84,7 @@ async fn partitions_that_stay_are_not_disturbed_by_those_that_go() {
     worker.member.revoke(&[PURCHASES], false).await;
     let value = Purchase::completed("p-9", 90).envelope();
     world.raw(OTHER_PURCHASES, &value);
-    world.log.wait_all_committed(OTHER_PURCHASES).await;
+    world.all_committed(OTHER_PURCHASES).await;
     assert_eq!(world.awards(), [award_id("p-9", 90)]);
     worker.stop().await;
 }
@@ -95,11 +94,11 @@ async fn a_partition_that_comes_back_starts_at_what_is_committed() {
     let world = World::new();
     let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     world.purchase(&Purchase::completed("p-1", 10));
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     worker.member.revoke(&[PURCHASES], false).await;
     world.purchase(&Purchase::completed("p-2", 20));
     worker.member.assign(&[PURCHASES]).await;
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     assert_eq!(world.awards(), [award_id("p-1", 10), award_id("p-2", 20)]);
     worker.stop().await;
 }

@@ -33,11 +33,9 @@ async fn a_drain_ends_at_its_deadline_and_what_is_open_is_read_again() {
     }
     let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
     world.purchase(&Purchase::completed("p-1", 10));
-    let mut status = worker.telemetry.watch();
-    status
-        .wait_for(|status| status.partitions.iter().any(|partition| partition.outstanding == 1))
-        .await
-        .expect("published");
+    worker
+        .wait_until(|status| status.partitions.iter().any(|p| p.outstanding == 1))
+        .await;
     let began = tokio::time::Instant::now();
     assert_eq!(worker.stop().await, Exit::Drained { unfinished: 1 });
     assert!(began.elapsed() >= Duration::from_secs(25) && began.elapsed() < Duration::from_secs(30));
@@ -56,7 +54,7 @@ async fn records_that_arrive_during_a_drain_are_left_for_the_next_owner() {
     assert_eq!(worker.ended().await, Exit::Drained { unfinished: 0 });
     assert_eq!(world.log.committed(PURCHASES), Some(1), "the second was not begun");
     let next = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
-    world.log.wait_all_committed(PURCHASES).await;
+    world.all_committed(PURCHASES).await;
     assert_eq!(world.awards(), [award_id("p-1", 10), award_id("p-2", 20)]);
     next.stop().await;
 }

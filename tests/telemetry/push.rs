@@ -187,5 +187,6 @@ async fn a_collector_that_never_answers_holds_up_the_end_for_a_few_seconds_at_mo
     let last = tokio::time::timeout(Duration::from_secs(20), telemetry.last_push());
     last.await.expect("gives up");
     // It did try, and the worker counts and shows as before until then.
-    let (_stream, _peer) = listener.accept().await.expect("a connection waits");
+    let accepted = tokio::time::timeout(PATIENCE, listener.accept()).await;
+    accepted.expect("a connection waits").expect("accepted");
 }
