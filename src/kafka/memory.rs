@@ -55,6 +55,8 @@ enum Order {
     Revoke {
         partitions: Vec<TopicPartition>,
         lost: bool,
+        /// Let go without the pipeline's answer.
+        impatient: bool,
         done: oneshot::Sender<()>,
     },
 }
@@ -194,10 +196,21 @@ impl Member {
 
     /// Takes partitions away, after the pipeline has answered; `lost`: without its answer counting.
     pub async fn revoke(&self, partitions: &[TopicPartition], lost: bool) {
+        self.take_away(partitions, lost, false).await;
+    }
+
+    /// Takes partitions away without waiting for the pipeline's answer, as Kafka's polling thread does when its patience is
+    /// over. Nothing is committed.
+    pub async fn revoke_impatiently(&self, partitions: &[TopicPartition]) {
+        self.take_away(partitions, false, true).await;
+    }
+
+    async fn take_away(&self, partitions: &[TopicPartition], lost: bool, impatient: bool) {
         let (done, revoked) = oneshot::channel();
         let order = Order::Revoke {
             partitions: partitions.to_vec(),
             lost,
+            impatient,
             done,
         };
         if self.orders.send(order).await.is_ok() {
@@ -299,14 +312,24 @@ impl Server {
                 self.tell(Event::Assigned(assigned));
                 let _nobody_waits = done.send(());
             }
-            Order::Revoke { partitions, lost, done } => {
+            Order::Revoke {
+                partitions,
+                lost,
+                impatient,
+                done,
+            } => {
                 let (reply, answer) = oneshot::channel();
                 self.tell(Event::Revoked {
                     partitions: partitions.clone(),
                     lost,
                     reply,
                 });
-                let commits = answer.await.unwrap_or_default();
+                let commits = if impatient {
+                    drop(answer);
+                    Vec::new()
+                } else {
+                    answer.await.unwrap_or_default()
+                };
                 if !lost {
                     let _refused = self.log.commit(&commits);
                 }

@@ -102,3 +102,20 @@ async fn a_partition_that_comes_back_starts_at_what_is_committed() {
     assert_eq!(world.awards(), [award_id("p-1", 10), award_id("p-2", 20)]);
     worker.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_nobody_waits_for_any_more_does_not_end_the_assignment_behind_it() {
+    let world = World::new();
+    let (worker, gate) = world.delivery_in_flight(&[PURCHASES]).await;
+    worker.member.revoke_impatiently(&[PURCHASES]).await;
+    worker.member.assign(&[PURCHASES]).await;
+    // Longer than the deadline of the revocation.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    gate.release();
+    world.purchase(&Purchase::completed("p-2", 20));
+    world.all_committed(PURCHASES).await;
+    let mut awards = world.awards();
+    awards.dedup();
+    assert_eq!(awards, [award_id("p-1", 10), award_id("p-2", 20)]);
+    worker.stop().await;
+}
