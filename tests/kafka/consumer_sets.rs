@@ -43,6 +43,16 @@ async fn wait_marks(world: &World, entries: &[(&str, i64)]) {
     patiently(&format!("metadata {entries:?}"), asking).await;
 }
 
+/// Waits until what another group has committed is like this.
+async fn wait_committed_by(world: &World, group: &str, wanted: impl Fn(Option<i64>) -> bool) {
+    let asking = async {
+        while !wanted(world.committed_by(group, PLACE)) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    patiently(&format!("a commit of {group}"), asking).await;
+}
+
 async fn purchases_of(world: &World, ids: std::ops::RangeInclusive<u32>) {
     for lsn in ids {
         world.purchase(0, &format!("p-{lsn}"), lsn).await;
@@ -199,12 +209,7 @@ pub(crate) async fn a_subset_is_seeded_and_the_main_group_refused(world: World) 
     }
     let worker = world.worker_with(subset(&[Consumer::Mission])).await;
     let group = format!("{}-mission", world.group());
-    let asking = async {
-        while world.committed_by(&group, PLACE) != Some(4) {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    patiently("the subset's commit", asking).await;
+    wait_committed_by(&world, &group, |committed| committed == Some(4)).await;
     assert_eq!(worker.stop().await, DRAINED);
     assert_eq!(
         world.accepted_of(Consumer::Mission),
@@ -255,12 +260,7 @@ async fn a_subset_without_a_seed_starts_where_it_is_told() {
         };
         let worker = world.worker_with(start).await;
         let group = format!("{}-{}", world.group(), consumer.name());
-        let asking = async {
-            while world.committed_by(&group, PLACE).is_none() {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        };
-        patiently("the first commit", asking).await;
+        wait_committed_by(&world, &group, |committed| committed.is_some()).await;
         assert_eq!(world.committed_by(&group, PLACE), Some(position), "{start_at:?}");
         worker.crash().await;
         gate.release();

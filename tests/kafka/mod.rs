@@ -12,6 +12,7 @@ pub(crate) mod halts;
 mod members;
 mod preflight;
 mod pressure;
+mod process;
 mod raw;
 mod shutdown;
 mod starts;

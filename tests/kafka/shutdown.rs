@@ -1,14 +1,11 @@
 //! SIGTERM while the brokers are away: the process must not hang.
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crm_event_processors::loyalty::DEMO_PROGRAM;
 use crm_event_processors::pipeline::Exit;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Command;
 
 use super::cluster::{PATIENCE, award_id, purchases};
+use super::process::Process;
 use super::worker::{World, patiently};
 
 /// More than the last commit may take.
@@ -48,41 +45,10 @@ async fn a_shutdown_without_brokers_ends_within_its_deadlines() {
 async fn a_worker_that_is_stopped_before_it_has_joined_ends_with_0() {
     // Takes connections, and never says anything.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let program_file = format!("{}/stopped.program.json", env!("CARGO_TARGET_TMPDIR"));
-    std::fs::write(&program_file, DEMO_PROGRAM).expect("a program file");
     let address = silent.local_addr().expect("bound").to_string();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_crm-event-processors"))
-        .arg("run")
-        .env_clear()
-        .envs([
-            ("KAFKA_BOOTSTRAP_SERVERS", address.as_str()),
-            ("REDIS_URL", "redis://127.0.0.1:9"),
-            ("INNGEST_DEV", "http://127.0.0.1:9"),
-            ("PROGRAM_FILE", program_file.as_str()),
-            ("LEDGER_EFFECTIVE_FROM", "2020-01-01T00:00:00Z"),
-            ("HTTP_ADDR", "off"),
-        ])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the binary starts");
-    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut worker = Process::start("stopped", &address, &[]);
     // The last thing before it turns to Kafka.
-    let asking = async {
-        while !lines
-            .next_line()
-            .await
-            .expect("readable")
-            .expect("it runs")
-            .contains("dedupe store")
-        {}
-    };
-    patiently("the start", asking).await;
-    let pid = child.id().expect("running").to_string();
-    let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status();
-    assert!(sent.expect("kill runs").success());
-    let ended = patiently("the end", child.wait()).await.expect("waited");
-    assert_eq!(ended.code(), Some(0));
+    worker.says("dedupe store").await;
+    worker.terminate();
+    assert_eq!(worker.ended().await, Some(0), "{}", worker.log);
 }
