@@ -36,6 +36,8 @@ pub mod kafka;
 #[cfg(feature = "io")]
 pub mod pipeline;
 #[cfg(feature = "io")]
+pub mod postgres;
+#[cfg(feature = "io")]
 pub mod telemetry;
 #[cfg(feature = "io")]
 pub mod tls;

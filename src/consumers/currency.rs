@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::{Decision, Effect, EffectKey, Reason, Refusal};
+use super::{Decision, Effect, EffectKey, Proof, Reason, Refusal};
 use crate::debezium::Op;
 use crate::dedupe::ClaimKey;
 use crate::inngest::{Award, Event, EventData};
@@ -65,6 +65,7 @@ pub(super) fn decide(
         claim: claim.clone(),
         state_like: true,
         reason,
+        proof: Proof::Change,
         event: Event {
             id: claim,
             ts_ms: change.commit_ms,

@@ -18,6 +18,18 @@ pub struct Effect {
     pub state_like: bool,
     pub event: Event,
     pub reason: Reason,
+    pub proof: Proof,
+}
+
+/// What shows that an effect must be delivered. With a database the rest is compared with `effects` first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// The change itself: a new row, or an old image that counts for something else.
+    Change,
+    /// Nothing: a snapshot row, or an update whose old image is missing or counts for the same.
+    Nothing,
+    /// The row is older than the cut-off: ours if and only if `effects` knows this key.
+    IfKnown(EffectKey),
 }
 
 /// `award:<purchase>`, `tier:<merchant>:<user>`, `mission:<merchant>:<mission>:<user>:<period>`: one row in `effects` some day.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rust_decimal::Decimal;
 
 use super::currency::{earned_at, status_reason};
-use super::{Decision, Effect, EffectKey, Reason, Refusal};
+use super::{Decision, Effect, EffectKey, Proof, Reason, Refusal};
 use crate::debezium::Op;
 use crate::dedupe::ClaimKey;
 use crate::inngest::{Event, EventData, MissionEvaluation, MissionShare, RowRef};
@@ -60,6 +60,7 @@ pub(super) fn decide(row: &Row, change: &RowChange, programs: &Programs) -> Resu
         claim: claim.clone(),
         state_like: false,
         reason,
+        proof: Proof::Change,
         event: Event {
             id: claim,
             ts_ms: change.commit_ms,

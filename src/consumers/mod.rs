@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use effect::{Effect, EffectKey};
+pub use effect::{Effect, EffectKey, Proof};
 pub use reason::{Reason, Refusal};
 
 use crate::debezium::Op;

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 use super::currency::status_reason;
-use super::{Decision, Effect, EffectKey, Reason};
+use super::{Decision, Effect, EffectKey, Proof, Reason};
 use crate::debezium::Op;
 use crate::dedupe::ClaimKey;
 use crate::inngest::{Event, EventData, RowRef, TierEvaluation};
@@ -55,6 +55,7 @@ pub(super) fn decide(row: &Row, change: &RowChange, programs: &Programs) -> Deci
         claim: claim.clone(),
         state_like: true,
         reason,
+        proof: Proof::Change,
         event: Event {
             id: claim,
             ts_ms: change.commit_ms,

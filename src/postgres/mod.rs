@@ -1,0 +1,81 @@
+//! The database: takes decided effects, gives what is known about them and what must be announced because of them.
+//!
+//! With `DATABASE_URL` the table `effects` remembers for ever what was settled: what may be a repetition is compared with
+//! it, tiers and missions are evaluated there, one call a batch, and what a call leads to is written beside it before it is
+//! announced. It never decides what a row means (the consumers do), never tries again and never judges an error for a
+//! record: the pipeline does.
+
+use futures::future::BoxFuture;
+use serde_json::value::RawValue;
+
+use crate::consumers::Effect;
+
+/// The functions of `schemas/postgres`, as the pipeline needs them. Every call is one statement and idempotent.
+pub trait Ledger: Send + Sync {
+    /// How `effects` stands to each decision, in the order given.
+    fn compare<'a>(&'a self, effects: &'a [&'a Effect]) -> BoxFuture<'a, Result<Vec<Standing>, LedgerError>>;
+
+    /// Evaluates the tiers of these effects; gives everything that is to be announced about their keys and was not yet.
+    fn evaluate_tiers<'a>(
+        &'a self,
+        effects: &'a [&'a Effect],
+    ) -> BoxFuture<'a, Result<Vec<Announcement>, LedgerError>>;
+
+    /// Records what these source rows count for their missions; gives what is to be announced, as above.
+    fn record_progress<'a>(
+        &'a self,
+        effects: &'a [&'a Effect],
+    ) -> BoxFuture<'a, Result<Vec<Announcement>, LedgerError>>;
+
+    /// These announcements were accepted.
+    fn announced<'a>(&'a self, ids: &'a [&'a str]) -> BoxFuture<'a, Result<(), LedgerError>>;
+
+    /// This announcement will never be accepted.
+    fn announcement_rejected<'a>(&'a self, id: &'a str, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>>;
+
+    /// The record of this effect is in the dead letters.
+    fn bury<'a>(&'a self, effect: &'a Effect, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>>;
+}
+
+/// How `effects` stands to a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing is known of this fact: its target is zero.
+    Absent,
+    /// Known, and its target and what was booked are zero.
+    Zero,
+    /// Known with this basis, target and due time, or with this basis by newer rules.
+    Equal,
+    Differs,
+}
+
+/// An event that the database wrote down in the transaction that led to it.
+#[derive(Debug, Clone)]
+pub struct Announcement {
+    /// Also the event's `id`.
+    pub id: Box<str>,
+    /// The fact it tells of.
+    pub effect_key: Box<str>,
+    pub name: Box<str>,
+    pub ts_ms: i64,
+    pub data: Box<RawValue>,
+}
+
+/// Why a call failed. What it means for a record is in `Disposition::of_ledger`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// Away, overloaded, shutting down, read-only, a conflict of transactions: SQLSTATE 08, 25006, 26, 40, 53, 57.
+    #[error("the database cannot answer now: {0}")]
+    Unavailable(String),
+    /// Password, database, schema, function, permission: SQLSTATE 28, 3D, 3F, 42.
+    #[error("the database refuses us: {0}")]
+    Configuration(String),
+    /// The statement ran into its timeout: too much at once.
+    #[error("the statement took too long: {0}")]
+    TooLong(String),
+    /// SQLSTATE 22, 23, P0: wrong for some row of the call.
+    #[error("the database rejected a value: {0}")]
+    Rejected(String),
+    #[error("unknown answer of the database: {0}")]
+    Unknown(String),
+}
