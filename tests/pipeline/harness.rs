@@ -13,6 +13,8 @@ use crm_event_processors::inngest::memory::{Fault, MemoryDeliver};
 use crm_event_processors::kafka::memory::{Member, MemoryLog, MemoryRecord};
 use crm_event_processors::loyalty::{DEMO_PROGRAM, Programs};
 use crm_event_processors::pipeline::{self, Exit, Options, Ports, Randomness};
+use crm_event_processors::postgres::Ledger;
+use crm_event_processors::postgres::memory::MemoryLedger;
 use crm_event_processors::record::{Budget, TopicPartition};
 use crm_event_processors::telemetry::{Status, Telemetry};
 use tokio::task::JoinHandle;
@@ -40,6 +42,9 @@ pub(super) struct World {
     pub(super) store: MemoryStore,
     pub(super) inngest: Arc<MemoryDeliver>,
     pub(super) dead_letters: Arc<MemoryDeadLetters>,
+    pub(super) ledger: Option<Arc<MemoryLedger>>,
+    /// Rows created before it are none of ours, but for those that the database knows.
+    pub(super) effective_from: Option<jiff::Timestamp>,
     /// How many workers were started: each has an owner token of its own.
     started: std::cell::Cell<u32>,
 }
@@ -76,8 +81,20 @@ impl World {
             store: MemoryStore::default(),
             inngest: Arc::default(),
             dead_letters: Arc::default(),
+            ledger: None,
+            effective_from: None,
             started: std::cell::Cell::new(0),
         }
+    }
+
+    /// A world with a database.
+    pub(super) fn with_ledger() -> (Self, Arc<MemoryLedger>) {
+        let ledger = Arc::new(MemoryLedger::default());
+        let world = Self {
+            ledger: Some(Arc::clone(&ledger)),
+            ..Self::new()
+        };
+        (world, ledger)
     }
 
     /// A worker of all consumers that owns these partitions.
@@ -101,10 +118,14 @@ impl World {
         let ports = Ports {
             dedupe: dedupe.clone(),
             deliver: self.inngest.clone(),
+            ledger: self.ledger.clone().map(|ledger| ledger as Arc<dyn Ledger>),
             dead_letters: self.dead_letters.clone(),
             clock,
             randomness: Arc::new(Randomness::seeded(u64::from(self.started.get()))),
-            rules: Arc::new(Rules::new(programs, None)),
+            rules: Arc::new(Rules {
+                database: self.ledger.is_some(),
+                ..Rules::new(programs, self.effective_from)
+            }),
             telemetry: telemetry.clone(),
         };
         let budget = Budget::new(start.max_records, start.max_bytes);
@@ -272,6 +293,17 @@ impl Purchase {
             "source":{{"ts_ms":{ms},"table":"purchase_ledger","txId":1,"lsn":{lsn}}},"op":"{op}","ts_ms":{ms}}}"#
         )
     }
+}
+
+/// A snapshot row of a completed purchase, in the snapshot of that time.
+pub(super) fn snapshot(id: &str, ts_ms: i64) -> String {
+    let read = Purchase {
+        op: "r",
+        ..Purchase::completed("an-id", 1)
+    };
+    let taken = format!(r#""source":{{"ts_ms":{ts_ms}"#);
+    let before = format!(r#""source":{{"ts_ms":{}"#, NOW_MS - 1000);
+    read.envelope().replace("an-id", id).replace(&before, &taken)
 }
 
 /// A completed purchase of that id, as Debezium writes it.
