@@ -5,7 +5,13 @@
 //! announced. It never decides what a row means (the consumers do), never tries again and never judges an error for a
 //! record: the pipeline does.
 
+mod cache;
+mod client;
+mod failure;
 pub mod memory;
+mod programs;
+mod start;
+mod url;
 
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
@@ -13,16 +19,19 @@ use serde_json::value::RawValue;
 use crate::consumers::{Consumer, Effect};
 use crate::rows::Row;
 
+pub use cache::RulesCache;
+pub use client::{Client, MAX_CONNECTIONS};
+pub use start::{StartError, rule_book};
+pub use url::DatabaseUrl;
+
 /// The functions of `schemas/postgres`, as the pipeline needs them. Every call is one statement and idempotent.
 pub trait Ledger: Send + Sync {
     /// How `effects` stands to each decision, in the order given.
     fn compare<'a>(&'a self, effects: &'a [&'a Effect]) -> BoxFuture<'a, Result<Vec<Standing>, LedgerError>>;
 
     /// Evaluates the tiers of these effects; gives everything that is to be announced about their keys and was not yet.
-    fn evaluate_tiers<'a>(
-        &'a self,
-        effects: &'a [&'a Effect],
-    ) -> BoxFuture<'a, Result<Vec<Announcement>, LedgerError>>;
+    fn evaluate_tiers<'a>(&'a self, effects: &'a [&'a Effect])
+    -> BoxFuture<'a, Result<Vec<Announcement>, LedgerError>>;
 
     /// Records what these source rows count for their missions; gives what is to be announced, as above.
     fn record_progress<'a>(
@@ -128,4 +137,13 @@ pub enum LedgerError {
     Rejected(String),
     #[error("unknown answer of the database: {0}")]
     Unknown(String),
+}
+
+/// A column of an answer. One that is not as the functions promise is nobody's row's fault.
+fn field<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a tokio_postgres::Row,
+    index: usize,
+) -> Result<T, LedgerError> {
+    row.try_get(index)
+        .map_err(|error| LedgerError::Unknown(format!("column {index} of the answer: {error}")))
 }
