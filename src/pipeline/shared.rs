@@ -44,6 +44,7 @@ pub enum OldRecords {
     /// Whoever settles must be idempotent.
     #[default]
     Deliver,
+    /// With the policy reason `needs_effects_check`.
     DeadLetter,
 }
 
