@@ -17,7 +17,7 @@ use crate::kafka::{self, Membership};
 use crate::loyalty::Programs;
 use crate::pipeline::source::Failure;
 use crate::pipeline::{self, Exit, Ports, Randomness, RuleBook};
-use crate::postgres::{self, Ledger, PgLedger};
+use crate::postgres::{self, Ledger, PostgresLedger};
 use crate::record::{Budget, Topics};
 use crate::telemetry::{self, Telemetry, logging};
 
@@ -182,7 +182,7 @@ async fn knowledge(
     let cache = postgres::RulesCache::new(&settings.cache_url);
     let cache = cache.map_err(|error| Problems(vec![format!("CRM_CACHE_REDIS_URL: {error}")]))?;
     let book = postgres::rule_book(Arc::clone(&client), Some(cache), settings.effective_from, programs).await?;
-    Ok((Some(Arc::new(PgLedger::new(client))), book))
+    Ok((Some(Arc::new(PostgresLedger::new(client))), book))
 }
 
 async fn join(

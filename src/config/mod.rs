@@ -23,7 +23,7 @@ use crate::progress::{ConsumerSet, Orders};
 use crate::rows::Table;
 use crate::telemetry::{Push, logging};
 
-pub use database::OldRecords;
+pub use crate::pipeline::OldRecords;
 pub use deciding::Deciding;
 pub use flags::{Flags, variables};
 pub use secret::Secret;
