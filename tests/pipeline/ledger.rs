@@ -1,17 +1,21 @@
 //! The worker with a database: what it knows is not delivered again, tiers and missions are evaluated there, and what is to
 //! be announced is announced once, whatever breaks in between.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crm_event_processors::consumers::Consumer;
+use crm_event_processors::consumers::{Consumer, Rules};
 use crm_event_processors::dead_letters::Queue;
 use crm_event_processors::faults::Gate;
 use crm_event_processors::inngest::Answer;
 use crm_event_processors::inngest::memory::Fault as InngestFault;
+use crm_event_processors::loyalty::{DEMO_PROGRAM, Programs};
+use crm_event_processors::pipeline::{OldRecords, ReadRules, RuleBook};
 use crm_event_processors::postgres::LedgerError;
 use crm_event_processors::postgres::memory::Fault;
+use futures::future::BoxFuture;
 
-use super::harness::{PURCHASES, Purchase, Start, Worker, World, award_id, completed, patiently, snapshot};
+use super::harness::{PURCHASES, Purchase, REFERRALS, Start, Worker, World, award_id, completed, patiently, snapshot};
 
 const SNAPSHOT_MS: i64 = 1_795_175_000_000;
 const TIER: &str = "tier:m-any:u-1";
@@ -80,22 +84,27 @@ async fn an_update_to_nothing_is_not_sent_where_nothing_is_known() {
 #[tokio::test(start_paused = true)]
 async fn a_newest_state_that_is_settled_covers_the_older_ones_in_hand() {
     let (world, ledger) = World::with_ledger();
-    let gate = Gate::default();
     world.raw(PURCHASES, &snapshot("p-1", SNAPSHOT_MS));
     let worker = currency(&world).await;
     world.all_committed(PURCHASES).await;
     ledger.settle_what_was_asked();
-    // Another purchase keeps the lanes busy while an older state of p-1 and the settled one come in together.
-    world.inngest.faults().push(InngestFault::Hold(gate.clone()));
-    for lane in 0..40 {
-        world.raw(PURCHASES, &completed(&format!("busy-{lane}"), lane + 1));
-    }
-    patiently(gate.arrived()).await;
-    world.raw(PURCHASES, &snapshot("p-1", SNAPSHOT_MS + 1));
-    gate.release();
+    worker.stop().await;
+    // An older state that nobody settled, and the newest, which is settled, in one batch.
+    let refunded = snapshot("p-1", SNAPSHOT_MS + 1).replace(r#""refunded_amount":"0.00""#, r#""refunded_amount":"40.00""#);
+    world.raw(PURCHASES, &refunded);
+    world.raw(PURCHASES, &snapshot("p-1", SNAPSHOT_MS + 2));
+    let worker = currency(&world).await;
     world.all_committed(PURCHASES).await;
-    let of_p_1 = |id: &&String| id.contains(":p-1:");
-    assert_eq!(world.awards().iter().filter(of_p_1).count(), 1);
+    assert_eq!(world.awards(), [snapshot_id("p-1", SNAPSHOT_MS)], "only the first of all");
+    assert_eq!(worker.telemetry.outcomes(Consumer::Currency, "superseded"), 1);
+    assert_eq!(worker.telemetry.outcomes(Consumer::Currency, "ignored"), 1);
+    // The other way round the newest differs, and is delivered.
+    worker.stop().await;
+    world.raw(PURCHASES, &snapshot("p-1", SNAPSHOT_MS + 3));
+    world.raw(PURCHASES, &refunded.replace(&(SNAPSHOT_MS + 1).to_string(), &(SNAPSHOT_MS + 4).to_string()));
+    let worker = currency(&world).await;
+    world.all_committed(PURCHASES).await;
+    assert_eq!(world.awards().last(), Some(&snapshot_id("p-1", SNAPSHOT_MS + 4)));
     worker.stop().await;
 }
 
@@ -311,5 +320,91 @@ async fn a_mission_tells_its_progress_and_a_repetition_tells_nothing() {
     world.all_committed(PURCHASES).await;
     assert_eq!(world.accepted("loyalty/mission.evaluated").len(), 1);
     assert_eq!(ledger.calls("record_progress"), 2);
+    worker.stop().await;
+}
+
+/// A qualified referral is two grants, one for each side.
+fn referral(lsn: u32) -> String {
+    let ms = super::harness::NOW_MS - 1000;
+    format!(
+        r#"{{"before":null,"after":{{"id":"r-1","referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m-any",
+        "status":"qualified","created_at":"2026-11-20T11:00:00.000000Z"}},
+        "source":{{"ts_ms":{ms},"table":"referral_ledger","txId":1,"lsn":{lsn}}},"op":"c","ts_ms":{ms}}}"#
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_with_two_effects_is_committed_only_after_both() {
+    let world = World::new();
+    world.inngest.puzzle("referee");
+    world.raw(REFERRALS, &referral(10));
+    let worker = world.worker_of(&[Consumer::Reward], &[REFERRALS]).await;
+    patiently(world.inngest.accepted().wait_for(1)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.log.committed(REFERRALS).unwrap_or(0), 0, "one side is delivered, the other is not");
+    world.inngest.relent();
+    world.all_committed(REFERRALS).await;
+    assert_eq!(world.accepted("loyalty/reward.granted").len(), 2);
+    assert_eq!(world.inngest.accepted().distinct(), 2);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_database_what_may_be_a_repetition_is_set_aside_if_the_operator_says_so() {
+    let mut world = World::new();
+    world.old_records = OldRecords::DeadLetter;
+    for row in 0..200 {
+        world.raw(PURCHASES, &snapshot(&format!("p-{row}"), SNAPSHOT_MS));
+    }
+    world.purchase(&Purchase::completed("p-new", 20));
+    let worker = currency(&world).await;
+    world.all_committed(PURCHASES).await;
+    assert_eq!(world.awards(), [award_id("p-new", 20)]);
+    let letters = world.dead_letters.letters();
+    assert_eq!(letters.len(), 200, "a policy of ours never counts towards a halt");
+    assert!(letters.iter().all(|letter| &*letter.reason == "needs_effects_check"));
+    worker.stop().await;
+}
+
+/// Programs that a merchant joins while the worker runs.
+struct Joins(Arc<std::sync::atomic::AtomicBool>);
+
+impl ReadRules for Joins {
+    fn read(&mut self) -> BoxFuture<'_, Result<Arc<Rules>, LedgerError>> {
+        let joined = self.0.load(std::sync::atomic::Ordering::SeqCst);
+        Box::pin(async move { Ok(rules(joined)) })
+    }
+}
+
+/// The demo's programs, or none.
+fn rules(known: bool) -> Arc<Rules> {
+    let programs = if known {
+        Programs::from_json(DEMO_PROGRAM).expect("valid")
+    } else {
+        Programs::default()
+    };
+    Arc::new(Rules::new(Arc::new(programs), None))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_merchant_nobody_knows_is_looked_up_before_there_is_no_program() {
+    let joined = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut world = World::new();
+    world.rules = Some(RuleBook::refreshed(
+        rules(false),
+        Some(tokio::time::Instant::now()),
+        Box::new(Joins(Arc::clone(&joined))),
+    ));
+    world.purchase(&Purchase::completed("p-1", 10));
+    let worker = currency(&world).await;
+    world.all_committed(PURCHASES).await;
+    assert!(world.awards().is_empty(), "a refresh that began later says so as well");
+    assert_eq!(worker.telemetry.outcomes(Consumer::Currency, "ignored"), 1);
+    joined.store(true, std::sync::atomic::Ordering::SeqCst);
+    world.purchase(&Purchase::completed("p-2", 20));
+    let asked = tokio::time::Instant::now();
+    world.all_committed(PURCHASES).await;
+    assert_eq!(world.awards(), [award_id("p-2", 20)]);
+    assert!(asked.elapsed() <= Duration::from_secs(6), "not only with the next refresh in half a minute");
     worker.stop().await;
 }
