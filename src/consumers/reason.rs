@@ -56,6 +56,12 @@ reasons! {
     /// `before` equals the row in every column the decision reads.
     UnchangedBasis = "unchanged_basis",
 
+    // What the table `effects` proves.
+    /// Settled just so, or by newer rules.
+    InEffects = "in_effects",
+    /// The target is zero, and nothing was ever settled of this fact.
+    ZeroInEffects = "zero_in_effects",
+
     // Tiers.
     NoTierLadder = "no_tier_ladder",
     /// A wallet row where tiers look at spend, or a purchase where they look at points.
@@ -72,6 +78,21 @@ reasons! {
     Counted = "counted",
     /// The row no longer counts, or may have counted before.
     CountsNoLonger = "counts_no_longer",
+
+    // Rewards; a referral that is not qualified is pending or cancelled.
+    Claimed = "claimed",
+    Revoked = "revoked",
+    Qualified = "qualified",
+    /// Referrer and referee are one member.
+    SelfReferral = "self_referral",
+
+    // Codes.
+    Redeemed = "redeemed",
+    NotRedeemed = "not_redeemed",
+    Expired = "expired",
+    Void = "void",
+    /// It was redeemed and is not any more: what was fulfilled stays.
+    RedeemedBefore = "redeemed_before",
 }
 
 /// Why a row cannot be decided.
