@@ -16,10 +16,8 @@ pub trait Ledger: Send + Sync {
     fn compare<'a>(&'a self, effects: &'a [&'a Effect]) -> BoxFuture<'a, Result<Vec<Standing>, LedgerError>>;
 
     /// Evaluates the tiers of these effects; gives everything that is to be announced about their keys and was not yet.
-    fn evaluate_tiers<'a>(
-        &'a self,
-        effects: &'a [&'a Effect],
-    ) -> BoxFuture<'a, Result<Vec<Announcement>, LedgerError>>;
+    fn evaluate_tiers<'a>(&'a self, effects: &'a [&'a Effect])
+    -> BoxFuture<'a, Result<Vec<Announcement>, LedgerError>>;
 
     /// Records what these source rows count for their missions; gives what is to be announced, as above.
     fn record_progress<'a>(
