@@ -72,6 +72,10 @@ struct Row {
     accepted: [Option<u32>; 2],
 }
 
+/// What an accepted event is of.
+#[derive(Debug, Clone, Copy)]
+struct Of(Ledger, u32, Slot);
+
 /// A change of the purchase whose story is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chapter {
@@ -183,7 +187,8 @@ impl Books {
         let event: AcceptedAward<'_> = parse(data)?;
         self.reads(Reader::Currency)?;
         let row = Ledger::Purchases.row_of(&event.purchase_id).ok_or("unknown purchase")?;
-        self.belongs(Ledger::Purchases, row, &event.merchant_id, Some(&event.user_id), 0)?;
+        let of = Of(Ledger::Purchases, row, Slot::Target);
+        self.belongs(of, &event.merchant_id, Some(&event.user_id))?;
         let amount = event
             .target_points
             .parse()
@@ -199,7 +204,7 @@ impl Books {
             target: amount,
         });
         let target = Target { amount, due_us };
-        self.converge(Ledger::Purchases, row, Slot::Target, event.as_of_ms, target, id)?;
+        self.converge(of, event.as_of_ms, target, id)?;
         let is_new = amount > 0 && !self.samples.iter().any(|sample| sample.merchant == event.merchant_id);
         if row == STORY || (is_new && self.samples.len() < SAMPLES) {
             let text = |text: Cow<'_, str>| text.into_owned();
@@ -236,9 +241,10 @@ impl Books {
         if ledger == Ledger::Claims && event.mission_id.as_deref() != Some(claimed_mission(row)) {
             return Err("wrong mission");
         }
-        self.belongs(ledger, row, &event.merchant_id, Some(&event.user_id), side_of(slot))?;
+        let of = Of(ledger, row, slot);
+        self.belongs(of, &event.merchant_id, Some(&event.user_id))?;
         let target = Target { amount, due_us: None };
-        self.converge(ledger, row, slot, event.as_of_ms, target, id)?;
+        self.converge(of, event.as_of_ms, target, id)?;
         Ok(name)
     }
 
@@ -249,25 +255,19 @@ impl Books {
         let event: Redemption<'_> = parse(data)?;
         self.reads(Reader::Marketplace)?;
         let row = Ledger::Codes.row_of(&event.code_id).ok_or("unknown code")?;
-        self.belongs(Ledger::Codes, row, &event.merchant_id, event.user_id.as_deref(), 0)?;
+        let of = Of(Ledger::Codes, row, Slot::Target);
+        self.belongs(of, &event.merchant_id, event.user_id.as_deref())?;
         let target = Target {
             amount: 1,
             due_us: None,
         };
-        self.converge(Ledger::Codes, row, Slot::Target, event.as_of_ms, target, id)?;
+        self.converge(of, event.as_of_ms, target, id)?;
         Ok("loyalty/code.redeemed")
     }
 
     /// An accepted target of the change with that commit time.
-    fn converge(
-        &mut self,
-        ledger: Ledger,
-        row: u32,
-        slot: Slot,
-        as_of_ms: i64,
-        target: Target,
-        id: &str,
-    ) -> Result<(), &'static str> {
+    fn converge(&mut self, of: Of, as_of_ms: i64, target: Target, id: &str) -> Result<(), &'static str> {
+        let Of(ledger, row, slot) = of;
         let change = self.find(ledger, row, |entry| entry.commit_ms == as_of_ms)?;
         match self.entry(change)?.target {
             None => return Err("nothing may come of this change"),
@@ -287,7 +287,7 @@ impl Books {
         let mut own = None;
         for trigger in &event.triggers {
             let (ledger, row, change) = self.of_trigger(trigger)?;
-            self.belongs(ledger, row, &event.merchant_id, Some(&event.user_id), 0)?;
+            self.belongs(Of(ledger, row, Slot::Tier), &event.merchant_id, Some(&event.user_id))?;
             match self.entry(change)?.tier {
                 None => return Err("no evaluation may come of this change"),
                 Some(metric) if metric != event.metric => return Err("wrong metric"),
@@ -308,7 +308,7 @@ impl Books {
         let event: Mission<'_> = parse(data)?;
         self.reads(Reader::Mission)?;
         let (ledger, row, change) = self.of_trigger(&event.source)?;
-        self.belongs(ledger, row, &event.merchant_id, Some(&event.user_id), 0)?;
+        self.belongs(Of(ledger, row, Slot::Mission), &event.merchant_id, Some(&event.user_id))?;
         let expected = self.entry(change)?.mission.ok_or("no mission may count this change")?;
         let [share] = event.missions.as_slice() else {
             return Err("not the one mission");
@@ -476,16 +476,10 @@ impl Books {
         self.changes.get(number as usize).ok_or("unknown row")
     }
 
-    fn belongs(
-        &self,
-        ledger: Ledger,
-        row: u32,
-        merchant: &str,
-        user: Option<&str>,
-        side: usize,
-    ) -> Result<(), &'static str> {
+    fn belongs(&self, of: Of, merchant: &str, user: Option<&str>) -> Result<(), &'static str> {
+        let Of(ledger, row, slot) = of;
         let row = self.rows[ledger as usize].get(row as usize).ok_or("unknown row")?;
-        let same_user = match (user, row.users[side]) {
+        let same_user = match (user, row.users[side_of(slot)]) {
             (Some(user), Some(known)) => user.strip_prefix("u-").and_then(|user| user.parse().ok()) == Some(known),
             (user, known) => user.is_none() && known.is_none(),
         };

@@ -97,6 +97,7 @@ fn grant(books: &mut Books, id: &str, verb: &str, row: &str, user: u32, lsn: i64
 
 const CLAIM: &str = r#""source":"mission_claim","claim_id":"c-00000003""#;
 const REFERRER: &str = r#""source":"referral","referral_id":"r-00000003","side":"referrer""#;
+const NO_SIDE: &str = r#""source":"referral","referral_id":"r-00000003""#;
 const REFEREE: &str = r#""source":"referral","referral_id":"r-00000003","side":"referee""#;
 
 fn redemption(books: &mut Books, id: &str, user: &str, lsn: i64, more: &str) {
@@ -330,16 +331,7 @@ fn what_no_label_allows_is_unexpected() {
         |books| grant(books, "wrong mission", "granted", &CLAIM.replace("3", "4"), 7, 4),
         |books| grant(books, "wrong verb", "granted", REFERRER, 7, 5),
         |books| grant(books, "wrong side", "revoked", REFERRER, 8, 5),
-        |books| {
-            grant(
-                books,
-                "no side",
-                "revoked",
-                r#""source":"referral","referral_id":"r-00000003""#,
-                7,
-                5,
-            )
-        },
+        |books| grant(books, "no side", "revoked", NO_SIDE, 7, 5),
         |books| redemption(books, "of somebody", "\"u-00007\"", 6, ""),
         |books| redemption(books, "wrong change", "null", 7, ""),
         |books| redemption(books, "tells the code", "null", 6, r#","code":"SECRET-00000003""#),
