@@ -50,7 +50,7 @@ postgres_start() {
 postgres_ready() {
   wait_until postgres 30 postgres_healthy
   [[ $(psql_admin -c "select 1 from pg_database where datname = 'crm'") == 1 ]] ||
-    psql_admin -c "create role crm login replication password 'crm'" -c "create database crm owner crm"
+    psql_admin -c "create role crm login replication createdb password 'crm'" -c "create database crm owner crm"
   # The publication is the schema's last statement and the file is one transaction: it proves the rest.
   [[ $(psql_crm -c "select 1 from pg_publication where pubname = 'crm_cdc_publication'") == 1 ]] ||
     psql_crm --single-transaction -f "$STACK/schema.sql"
