@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{Decision, Effect, EffectKey, Proof, Reason, Refusal};
 use crate::debezium::Op;
 use crate::dedupe::ClaimKey;
-use crate::inngest::{Award, Event, EventData};
+use crate::inngest::{Award, Event, EventData, RowRef};
 use crate::loyalty::{Activation, DueAt, Lookup, Points, Programs, due_at, points_for, remaining};
 use crate::rows::{Purchase, PurchaseStatus, Row, RowChange, Table};
 
@@ -31,18 +31,30 @@ pub(super) fn decide(
 ) -> Result<Decision, Refusal> {
     let before = match &change.before {
         Some(Row::Purchase(before)) => Some(before),
-        Some(Row::WalletEntry(_) | Row::FormSubmission(_)) | None => None,
+        Some(_) | None => None,
     };
     let lookup = programs.version_at(&purchase.merchant_id, earned_at(purchase));
     let target = target(purchase, &lookup)?;
+    // An image that would be refused proves nothing.
+    let target_before = before.and_then(|before| {
+        let lookup = programs.version_at(&before.merchant_id, earned_at(before));
+        self::target(before, &lookup).ok()
+    });
+    let proof = Proof::of(
+        change,
+        match target {
+            Target::Zero(_) => matches!(target_before, Some(Target::Points { .. })),
+            Target::Points { .. } => before.is_some_and(|before| before != purchase),
+        },
+    );
     let reason = match target {
         Target::Zero(reason) if change.op == Op::Create => return Ok(Decision::Ignore(reason)),
-        Target::Zero(_) if before.is_some_and(|before| is_zero(before, programs)) => {
+        Target::Zero(_) if matches!(target_before, Some(Target::Zero(_))) => {
             return Ok(Decision::Ignore(Reason::WasZeroBefore));
         }
         Target::Zero(reason) => reason,
-        // An unchanged basis is delivered all the same: without a database nothing proves that the change before it was.
-        // Whoever settles is idempotent.
+        // An unchanged basis is delivered all the same: without a database nothing proves that the change before it was, and
+        // whoever settles is idempotent. With one it is compared first.
         Target::Points { .. } if change.op == Op::Update && before == Some(purchase) => Reason::UnchangedBasis,
         Target::Points {
             activation: Activation::Immediate,
@@ -57,15 +69,20 @@ pub(super) fn decide(
         purchase: purchase.clone(),
         effect_key: key.clone(),
         program_rev: lookup.rev(),
+        refund_policy: match lookup {
+            Lookup::Found(version, _) => Some(version.refund_policy),
+            Lookup::NoProgram | Lookup::NoVersionYet => None,
+        },
         as_of_ms: change.commit_ms,
         reason,
     };
-    Ok(Decision::Deliver(Effect {
+    let effect = Effect {
         key,
         claim: claim.clone(),
+        source: RowRef::of(change),
         state_like: true,
         reason,
-        proof: Proof::Change,
+        proof,
         event: Event {
             id: claim,
             ts_ms: change.commit_ms,
@@ -78,7 +95,8 @@ pub(super) fn decide(
                 },
             },
         },
-    }))
+    };
+    Ok(Decision::Deliver(effect.into()))
 }
 
 /// When a purchase was earned: the time whose rules decide.
@@ -128,10 +146,4 @@ fn target(purchase: &Purchase, lookup: &Lookup<'_>) -> Result<Target, Refusal> {
         activation: rule.activation,
         due_at,
     })
-}
-
-/// Whether this image proves a target of zero. An image that would be refused proves nothing.
-fn is_zero(purchase: &Purchase, programs: &Programs) -> bool {
-    let lookup = programs.version_at(&purchase.merchant_id, earned_at(purchase));
-    matches!(target(purchase, &lookup), Ok(Target::Zero(_)))
 }

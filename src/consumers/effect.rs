@@ -3,9 +3,20 @@
 use std::sync::Arc;
 
 use super::Reason;
+use crate::debezium::Op;
 use crate::dedupe::{ClaimKey, escape};
-use crate::inngest::{Event, EventData};
-use crate::rows::{MerchantId, RowId, Table, UserId};
+use crate::inngest::{Award, Basis, Event, EventData, RewardSource, RowRef, Side};
+use crate::loyalty::DueAt;
+use crate::rows::{MerchantId, RowChange, RowId, Table, UserId};
+
+/// What one change leads to: one effect, or two where it concerns two members (both sides of a referral, the old and the
+/// new member of a row). Each has its own claim. The record is finished when all of them are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effects {
+    first: Effect,
+    /// Rare, so that the box costs nobody else anything.
+    second: Option<Box<Effect>>,
+}
 
 /// Something that must reach Inngest.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,11 +25,32 @@ pub struct Effect {
     pub key: EffectKey,
     /// Names this change of it; dedupe and the event's `id`.
     pub claim: ClaimKey,
+    /// The change that leads to it.
+    pub source: RowRef,
     /// Whether a newer effect of the same key in the same batch makes this one needless.
     pub state_like: bool,
     pub event: Event,
     pub reason: Reason,
     pub proof: Proof,
+}
+
+/// What an effect says of its fact: what a comparison with `effects` needs, and what a dead letter leaves there.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Fact<'a> {
+    pub effect_key: &'a EffectKey,
+    pub source_table: Table,
+    pub source_id: &'a RowId,
+    pub merchant_id: &'a MerchantId,
+    /// `None` for a code that is nobody's.
+    pub user_id: Option<&'a UserId>,
+    /// `None` for a tier: it rests on many rows.
+    pub basis: Option<Basis<'a>>,
+    /// The points of an award; 1 or 0 for a grant and a code. Always 0 for a tier and for a row of a mission, whose targets
+    /// are not the decision's.
+    pub target: i64,
+    pub due_at: Option<DueAt>,
+    /// 0 = none.
+    pub program_rev: u32,
 }
 
 /// What shows that an effect must be delivered. With a database the rest is compared with `effects` first.
@@ -37,7 +69,101 @@ pub enum Proof {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EffectKey(Arc<str>);
 
+impl Effects {
+    #[must_use]
+    pub fn both(first: Effect, second: Effect) -> Self {
+        Self {
+            first,
+            second: Some(Box::new(second)),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Effect> {
+        std::iter::once(&self.first).chain(self.second.as_deref())
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Effect> {
+        std::iter::once(&mut self.first).chain(self.second.as_deref_mut())
+    }
+}
+
+impl From<Effect> for Effects {
+    fn from(first: Effect) -> Self {
+        Self { first, second: None }
+    }
+}
+
+impl IntoIterator for Effects {
+    type Item = Effect;
+    type IntoIter = std::iter::Chain<std::iter::Once<Effect>, std::option::IntoIter<Effect>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self.first).chain(self.second.map(|second| *second))
+    }
+}
+
 impl Effect {
+    /// What it says of its fact.
+    #[must_use]
+    pub fn fact<'a>(&'a self) -> Fact<'a> {
+        let of = |merchant_id: &'a MerchantId, user_id: Option<&'a UserId>| Fact {
+            effect_key: &self.key,
+            source_table: self.source.table,
+            source_id: &self.source.row_id,
+            merchant_id,
+            user_id,
+            basis: None,
+            target: 0,
+            due_at: None,
+            program_rev: 0,
+        };
+        let of_award = |award: &'a Award| Fact {
+            basis: Some(Basis::Purchase(&award.purchase)),
+            program_rev: award.program_rev,
+            ..of(&award.purchase.merchant_id, Some(&award.purchase.user_id))
+        };
+        match &self.event.data {
+            EventData::AwardScheduled {
+                award,
+                target_points,
+                due_at,
+            } => Fact {
+                target: target_points.get(),
+                due_at: Some(*due_at),
+                ..of_award(award)
+            },
+            EventData::AwardCancelled(award) => of_award(award),
+            EventData::TierEvaluationRequested(data) => Fact {
+                program_rev: data.program_rev,
+                ..of(&data.merchant_id, Some(&data.user_id))
+            },
+            EventData::MissionEvaluationRequested(data) => Fact {
+                basis: Basis::of(&data.row),
+                program_rev: data.program_rev,
+                ..of(&data.merchant_id, Some(&data.user_id))
+            },
+            EventData::RewardGranted(reward) | EventData::RewardRevoked(reward) => {
+                let merchant = match &reward.source {
+                    RewardSource::MissionClaim(row) => &row.merchant_id,
+                    RewardSource::Referral(row, _) => &row.merchant_id,
+                };
+                Fact {
+                    basis: Some(reward.source.basis()),
+                    target: i64::from(matches!(self.event.data, EventData::RewardGranted(_))),
+                    ..of(merchant, Some(reward.source.user()))
+                }
+            }
+            EventData::CodeRedeemed(redemption) => {
+                let row = &redemption.code;
+                Fact {
+                    basis: Some(Basis::Code(row)),
+                    target: 1,
+                    ..of(&row.merchant_id, row.user_id.as_ref())
+                }
+            }
+        }
+    }
+
     /// Takes over what an older effect of the same key was for, when this one makes it needless.
     ///
     /// An award carries an absolute target and needs nothing of the older one. A tier evaluation covers the older one's
@@ -60,6 +186,36 @@ impl Effect {
             }
             newer.triggers = triggers;
         }
+    }
+}
+
+impl Proof {
+    /// `before_differs`: the old image counts for something else.
+    pub(super) const fn of(change: &RowChange, before_differs: bool) -> Self {
+        match change.op {
+            Op::Create => Self::Change,
+            Op::Update if before_differs => Self::Change,
+            Op::Update | Op::Read | Op::Delete | Op::Truncate => Self::Nothing,
+        }
+    }
+}
+
+/// Old records are compared with `effects`; this is how old, ms: well inside of the day for which Inngest knows an id.
+const OLD_MS: i64 = 20 * 60 * 60 * 1000;
+
+/// Whether only `effects` can tell if this was settled before: without a database, `OLD_RECORDS=deadletter` sets such
+/// records aside. Tier evaluations always run: they sum up what is there.
+#[must_use]
+pub const fn needs_effects_check(effect: &Effect, op: Op, commit_ms: i64, now_ms: i64) -> bool {
+    let is_old = now_ms.saturating_sub(commit_ms) > OLD_MS;
+    match &effect.event.data {
+        EventData::TierEvaluationRequested(_) => false,
+        EventData::AwardScheduled { .. }
+        | EventData::AwardCancelled(_)
+        | EventData::MissionEvaluationRequested(_)
+        | EventData::RewardGranted(_)
+        | EventData::RewardRevoked(_)
+        | EventData::CodeRedeemed(_) => matches!(op, Op::Read) || is_old || !matches!(effect.proof, Proof::Change),
     }
 }
 
@@ -87,6 +243,21 @@ impl EffectKey {
             "mission_source",
             [merchant.as_str(), user.as_str(), table.name(), row.as_str()],
         )
+    }
+
+    #[must_use]
+    pub fn grant(claim: &RowId) -> Self {
+        Self::join("grant", [claim.as_str()])
+    }
+
+    #[must_use]
+    pub fn referral(referral: &RowId, side: Side) -> Self {
+        Self::join("referral", [referral.as_str(), side.name()])
+    }
+
+    #[must_use]
+    pub fn code(code: &RowId) -> Self {
+        Self::join("code", [code.as_str()])
     }
 
     #[must_use]

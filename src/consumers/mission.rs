@@ -3,28 +3,30 @@
 //! What a row counts is absolute, like an award's target: the progress of a mission is the sum over its source rows, so a
 //! refund sets its own row to zero and nothing else. It never sums over rows and never says that a mission is complete.
 
-use jiff::Timestamp;
 use rust_decimal::Decimal;
 
-use super::currency::{earned_at, status_reason};
-use super::{Decision, Effect, EffectKey, Proof, Reason, Refusal};
+use super::currency::status_reason;
+use super::{Decision, Effect, EffectKey, Proof, Reason, Refusal, Rules, happened_at};
 use crate::debezium::Op;
 use crate::dedupe::ClaimKey;
 use crate::inngest::{Event, EventData, MissionEvaluation, MissionShare, RowRef};
-use crate::loyalty::{Lookup, Mission, Programs, Trigger, remaining};
+use crate::loyalty::{Lookup, Mission, Trigger, remaining};
 use crate::rows::{Row, RowChange};
 
-/// A change that moved the row to another user leaves the old user's progress as it was: the row's current user is
-/// evaluated here, the old user's correction needs a second effect for one change and comes with the progress in Postgres.
-pub(super) fn decide(row: &Row, change: &RowChange, programs: &Programs) -> Result<Decision, Refusal> {
-    let (merchant, user) = row.member();
+/// A change that moved the row to another member: the progress in Postgres replaces all shares of the row, whoever had
+/// them. Without a database the old member's progress stays as it was.
+pub(super) fn decide(row: &Row, change: &RowChange, rules: &Rules) -> Result<Decision, Refusal> {
+    let programs = &rules.programs;
+    let Some((merchant, user)) = row.member() else {
+        return Ok(Decision::Ignore(Reason::NotInterested));
+    };
     // A mission edited later leaves this row under the version of its own time.
     let lookup = programs.version_at(merchant, happened_at(row));
     let mut shares = shares(row, &lookup)?;
     let before = change.before.as_ref().filter(|_| change.op != Op::Create);
     // An image that would be refused proves nothing and adds nothing.
     let shares_before = before.and_then(|before| {
-        let (merchant, _) = before.member();
+        let (merchant, _) = before.member()?;
         self::shares(before, &programs.version_at(merchant, happened_at(before))).ok()
     });
     let counted_before = shares_before.as_ref().map(|shares| shares.iter().any(counts));
@@ -38,7 +40,13 @@ pub(super) fn decide(row: &Row, change: &RowChange, programs: &Programs) -> Resu
             }
         }
     }
-    if shares.is_empty() {
+    // Shares that the row has left altogether are taken back by an evaluation without any.
+    let left = rules.database
+        && match counted_before {
+            Some(counted) => counted,
+            None => change.op != Op::Create && matches!(lookup, Lookup::Found(..)),
+        };
+    if shares.is_empty() && !left {
         return Ok(Decision::Ignore(match lookup {
             Lookup::Found(..) => Reason::NoMissionConcerned,
             Lookup::NoProgram => Reason::NoProgram,
@@ -53,14 +61,17 @@ pub(super) fn decide(row: &Row, change: &RowChange, programs: &Programs) -> Resu
         (true, Op::Update, _) if before == Some(row) => Reason::UnchangedBasis,
         (true, _, _) => Reason::Counted,
     };
+    let proof = Proof::of(change, counted_before.is_some() && before != Some(row));
     let claim = ClaimKey::new("mission", "evaluation", row.table(), row.id(), change.version);
     let key = EffectKey::mission_source(merchant, user, row.table(), row.id());
-    Ok(Decision::Deliver(Effect {
+    let source = RowRef::of(change);
+    let effect = Effect {
         key: key.clone(),
         claim: claim.clone(),
+        source: source.clone(),
         state_like: false,
         reason,
-        proof: Proof::Change,
+        proof,
         event: Event {
             id: claim,
             ts_ms: change.commit_ms,
@@ -68,26 +79,20 @@ pub(super) fn decide(row: &Row, change: &RowChange, programs: &Programs) -> Resu
                 merchant_id: merchant.clone(),
                 user_id: user.clone(),
                 effect_key: key,
-                source: RowRef::of(change),
+                source,
                 missions: shares,
                 program_rev: lookup.rev(),
                 as_of_ms: change.commit_ms,
                 reason,
+                row: row.clone(),
             }),
         },
-    }))
+    };
+    Ok(Decision::Deliver(effect.into()))
 }
 
 fn counts(share: &MissionShare) -> bool {
     !share.counted.is_zero()
-}
-
-fn happened_at(row: &Row) -> Timestamp {
-    match row {
-        Row::Purchase(row) => earned_at(row),
-        Row::WalletEntry(row) => row.created_at,
-        Row::FormSubmission(row) => row.submitted_at,
-    }
 }
 
 /// Every mission of the version that looks at this kind of row, with what this image counts for it, zero included.
@@ -95,7 +100,9 @@ fn shares(row: &Row, lookup: &Lookup<'_>) -> Result<Vec<MissionShare>, Refusal> 
     let Lookup::Found(version, zone) = lookup else {
         return Ok(Vec::new());
     };
-    let (merchant, user) = row.member();
+    let Some((merchant, user)) = row.member() else {
+        return Ok(Vec::new());
+    };
     let mut shares = Vec::new();
     for mission in &version.missions {
         if let Some(counted) = counted(row, mission)? {
@@ -127,6 +134,6 @@ fn counted(row: &Row, mission: &Mission) -> Result<Option<Decimal>, Refusal> {
             })
         }
         (Row::FormSubmission(row), Trigger::Form(form)) if row.form_id == *form => Some(Decimal::ONE),
-        (Row::Purchase(_) | Row::WalletEntry(_) | Row::FormSubmission(_), _) => None,
+        (_, _) => None,
     })
 }

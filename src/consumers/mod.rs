@@ -12,8 +12,10 @@
 
 mod currency;
 mod effect;
+mod marketplace;
 mod mission;
 mod reason;
+mod reward;
 mod tier;
 
 #[cfg(test)]
@@ -21,11 +23,17 @@ mod contract_tests;
 #[cfg(test)]
 mod currency_tests;
 #[cfg(test)]
+mod effect_tests;
+#[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(test)]
+mod marketplace_tests;
 #[cfg(test)]
 mod mission_tests;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod reward_tests;
 #[cfg(test)]
 mod tier_tests;
 
@@ -33,7 +41,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use effect::{Effect, EffectKey, Proof};
+pub use effect::{Effect, EffectKey, Effects, Fact, Proof, needs_effects_check};
 pub use reason::{Reason, Refusal};
 
 use crate::debezium::Op;
@@ -46,6 +54,8 @@ pub enum Consumer {
     Currency,
     Tier,
     Mission,
+    Reward,
+    Marketplace,
 }
 
 /// What one consumer does with one row change.
@@ -57,7 +67,7 @@ pub enum Consumer {
 pub enum Decision {
     /// Nothing to do; done at once.
     Ignore(Reason),
-    Deliver(Effect),
+    Deliver(Effects),
     /// Cannot be decided, whatever is tried: dead letter.
     Refuse(Refusal),
 }
@@ -66,8 +76,10 @@ pub enum Decision {
 #[derive(Debug, Clone)]
 pub struct Rules {
     pub programs: Arc<Programs>,
-    /// Rows created before this are none of our business (`LEDGER_EFFECTIVE_FROM`).
+    /// Rows created before this are none of our business (`LEDGER_EFFECTIVE_FROM`), unless `effects` knows them.
     pub effective_from: Option<Timestamp>,
+    /// Whether there is a database whose `effects` can be asked.
+    pub database: bool,
 }
 
 /// What this consumer does with this change. The same input gives the same decision, except that `now` tells a due time
@@ -81,40 +93,77 @@ pub fn decide(consumer: Consumer, change: &RowChange, rules: &Rules, now: Timest
     if !consumer.reads(change.row.table()) {
         return Decision::Ignore(Reason::NotInterested);
     }
-    if rules.effective_from.is_some_and(|from| created_at(&change.row) < from) {
+    let is_older = is_older_than_cut_off(change, rules);
+    if is_older && !(rules.database && can_be_known(&change.row)) {
         return Decision::Ignore(Reason::BeforeCutOff);
     }
     let decided = match (consumer, &change.row) {
         (Consumer::Currency, Row::Purchase(purchase)) => currency::decide(purchase, change, &rules.programs, now),
-        (Consumer::Tier, row) => Ok(tier::decide(row, change, &rules.programs)),
-        (Consumer::Mission, row) => mission::decide(row, change, &rules.programs),
-        (Consumer::Currency, Row::WalletEntry(_) | Row::FormSubmission(_)) => {
+        (Consumer::Tier, row) => tier::decide(row, change, &rules.programs),
+        (Consumer::Mission, row) => mission::decide(row, change, rules),
+        (Consumer::Reward, Row::MissionClaim(claim)) => Ok(reward::claim(claim, change)),
+        (Consumer::Reward, Row::Referral(referral)) => Ok(reward::referral(referral, change)),
+        (Consumer::Marketplace, Row::Code(code)) => Ok(marketplace::decide(code, change)),
+        (Consumer::Currency | Consumer::Reward | Consumer::Marketplace, _) => {
             Ok(Decision::Ignore(Reason::NotInterested))
         }
     };
-    decided.unwrap_or_else(Decision::Refuse)
+    let mut decision = decided.unwrap_or_else(Decision::Refuse);
+    if let (true, Decision::Deliver(effects)) = (is_older, &mut decision) {
+        for effect in effects.iter_mut() {
+            effect.proof = Proof::IfKnown(match &change.row {
+                // Seeding knows older purchases by their awards.
+                Row::Purchase(row) => EffectKey::award(&row.id),
+                _ => effect.key.clone(),
+            });
+        }
+    }
+    decision
+}
+
+/// A row that does not tell when it came to be is older if even its change is.
+fn is_older_than_cut_off(change: &RowChange, rules: &Rules) -> bool {
+    let changed_at = || Timestamp::from_millisecond(change.commit_ms).ok();
+    let created_at = change.row.created_at().or_else(changed_at);
+    matches!((created_at, rules.effective_from), (Some(created), Some(from)) if created < from)
+}
+
+/// When a row counts: the time whose period and rules decide.
+fn happened_at(row: &Row) -> Timestamp {
+    match row {
+        Row::Purchase(row) => currency::earned_at(row),
+        row => row.created_at().unwrap_or_default(),
+    }
+}
+
+/// Whether a row older than the cut-off can have a row in `effects` that says it is ours all the same.
+const fn can_be_known(row: &Row) -> bool {
+    match row {
+        Row::Purchase(_) | Row::MissionClaim(_) | Row::Referral(_) | Row::Code(_) => true,
+        Row::WalletEntry(_) | Row::FormSubmission(_) => false,
+    }
 }
 
 impl Rules {
+    /// Without a database.
     #[must_use]
     pub const fn new(programs: Arc<Programs>, effective_from: Option<Timestamp>) -> Self {
         Self {
             programs,
             effective_from,
+            database: false,
         }
     }
 }
 
-const fn created_at(row: &Row) -> Timestamp {
-    match row {
-        Row::Purchase(row) => row.created_at,
-        Row::WalletEntry(row) => row.created_at,
-        Row::FormSubmission(row) => row.submitted_at,
-    }
-}
-
 impl Consumer {
-    pub const ALL: [Self; 3] = [Self::Currency, Self::Tier, Self::Mission];
+    pub const ALL: [Self; 5] = [
+        Self::Currency,
+        Self::Tier,
+        Self::Mission,
+        Self::Reward,
+        Self::Marketplace,
+    ];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -122,6 +171,8 @@ impl Consumer {
             Self::Currency => "currency",
             Self::Tier => "tier",
             Self::Mission => "mission",
+            Self::Reward => "reward",
+            Self::Marketplace => "marketplace",
         }
     }
 
@@ -138,6 +189,8 @@ impl Consumer {
             Self::Currency => matches!(table, Table::PurchaseLedger),
             Self::Tier => matches!(table, Table::PurchaseLedger | Table::WalletLedger),
             Self::Mission => matches!(table, Table::PurchaseLedger | Table::FormSubmissions),
+            Self::Reward => matches!(table, Table::MissionClaims | Table::ReferralLedger),
+            Self::Marketplace => matches!(table, Table::Codes),
         }
     }
 
@@ -147,18 +200,20 @@ impl Consumer {
         match self {
             Self::Currency => 5,
             Self::Tier | Self::Mission => 3,
+            Self::Reward | Self::Marketplace => 2,
         }
     }
 
-    /// What picks the lane: the row for currency, the member for tier and mission. Stable over processes and releases.
+    /// What picks the lane: the member for tier and mission, the row for the others. Stable over processes and releases.
     #[must_use]
     pub fn lane_key(self, change: &RowChange) -> u64 {
-        match self {
-            Self::Currency => fnv1a([change.row.id().as_str(), ""]),
-            Self::Tier | Self::Mission => {
-                let (merchant, user) = change.row.member();
-                fnv1a([merchant.as_str(), user.as_str()])
-            }
+        let member = match self {
+            Self::Tier | Self::Mission => change.row.member(),
+            Self::Currency | Self::Reward | Self::Marketplace => None,
+        };
+        match member {
+            Some((merchant, user)) => fnv1a([merchant.as_str(), user.as_str()]),
+            None => fnv1a([change.row.id().as_str(), ""]),
         }
     }
 }

@@ -72,6 +72,21 @@ reasons! {
     Counted = "counted",
     /// The row no longer counts, or may have counted before.
     CountsNoLonger = "counts_no_longer",
+
+    // Rewards; a referral that is not qualified is pending or cancelled.
+    Claimed = "claimed",
+    Revoked = "revoked",
+    Qualified = "qualified",
+    /// Referrer and referee are one member.
+    SelfReferral = "self_referral",
+
+    // Codes.
+    Redeemed = "redeemed",
+    NotRedeemed = "not_redeemed",
+    Expired = "expired",
+    Void = "void",
+    /// It was redeemed and is not any more: what was fulfilled stays.
+    RedeemedBefore = "redeemed_before",
 }
 
 /// Why a row cannot be decided.

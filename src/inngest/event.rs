@@ -4,14 +4,19 @@
 //! one change is the same text. Ids and decimals are texts, because the receiver reads every number as a float.
 //! It never decides, never reads a clock, never builds a value tree.
 
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
+use super::Basis;
 use crate::consumers::{EffectKey, Reason};
 use crate::debezium::Op;
 use crate::dedupe::ClaimKey;
-use crate::loyalty::{DueAt, Metric, Points};
-use crate::rows::{ChangeVersion, MerchantId, Purchase, RowChange, RowId, Table, UserId};
+use crate::loyalty::{DueAt, Metric, Points, RefundPolicy, TierRule};
+use crate::rows::{ChangeVersion, Code, MerchantId, MissionClaim, Purchase, Referral, Row, RowChange, RowId, Table, UserId};
 
 /// One event as the event API takes it: `{"id", "name", "ts", "v", "data"}`.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +38,10 @@ pub enum EventData {
     AwardCancelled(Award),
     TierEvaluationRequested(TierEvaluation),
     MissionEvaluationRequested(MissionEvaluation),
+    RewardGranted(Reward),
+    /// The same with nothing to be granted any more.
+    RewardRevoked(Reward),
+    CodeRedeemed(Redemption),
 }
 
 /// What both award events carry.
@@ -43,6 +52,8 @@ pub struct Award {
     pub effect_key: EffectKey,
     /// 0 = none.
     pub program_rev: u32,
+    /// How far the settlement may take back; `None` without a rule.
+    pub refund_policy: Option<RefundPolicy>,
     /// Commit time, ms.
     pub as_of_ms: i64,
     pub reason: Reason,
@@ -58,8 +69,25 @@ pub struct TierEvaluation {
     /// The newest commit time of the triggers.
     pub as_of_ms: i64,
     /// Every change this evaluation covers.
-    pub triggers: Vec<RowRef>,
+    pub triggers: Vec<Trigger>,
     pub reason: Reason,
+    /// For whoever evaluates in the database; an event has only the revision.
+    #[serde(skip)]
+    pub rule: Arc<TierRule>,
+    #[serde(skip)]
+    pub zone: TimeZone,
+}
+
+/// A change that asks for an evaluation. The event names only the change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trigger {
+    pub change: RowRef,
+    /// When the row was earned.
+    pub at: Timestamp,
+    /// When an upgrade because of it takes effect, if upgrades wait for the next month.
+    pub due_at: Option<DueAt>,
+    /// The change may have taken something away.
+    pub lowers: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -73,6 +101,9 @@ pub struct MissionEvaluation {
     pub program_rev: u32,
     pub as_of_ms: i64,
     pub reason: Reason,
+    /// The row decided on, for whoever keeps the progress in the database.
+    #[serde(skip)]
+    pub row: Row,
 }
 
 /// What one source row counts for in one period of one mission.
@@ -87,6 +118,41 @@ pub struct MissionShare {
     pub counted: Decimal,
     #[serde(serialize_with = "as_text")]
     pub target: Decimal,
+}
+
+/// A grant, or that there is none any more. Whoever settles it compares the basis with the row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reward {
+    pub source: RewardSource,
+    pub effect_key: EffectKey,
+    /// Commit time, ms.
+    pub as_of_ms: i64,
+    pub reason: Reason,
+}
+
+/// The row that a grant is for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RewardSource {
+    MissionClaim(MissionClaim),
+    Referral(Referral, Side),
+}
+
+/// Both sides of a referral are granted, each for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    Referrer,
+    Referee,
+}
+
+/// A redeemed code, which is to be fulfilled once. The event never carries the code itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Redemption {
+    pub code: Code,
+    pub effect_key: EffectKey,
+    /// Commit time, ms.
+    pub as_of_ms: i64,
+    pub reason: Reason,
 }
 
 /// One change of one row.
@@ -123,21 +189,27 @@ impl Event {
 
 impl EventData {
     /// Every name, in the order of the variants.
-    pub const NAMES: [&'static str; 4] = [
+    pub const NAMES: [&'static str; 7] = [
         "loyalty/award.scheduled",
         "loyalty/award.cancelled",
         "loyalty/tier.evaluation_requested",
         "loyalty/mission.evaluation_requested",
+        "loyalty/reward.granted",
+        "loyalty/reward.revoked",
+        "loyalty/code.redeemed",
     ];
 
     #[must_use]
     pub const fn name(&self) -> &'static str {
-        let [scheduled, cancelled, tier, mission] = Self::NAMES;
+        let [scheduled, cancelled, tier, mission, granted, revoked, redeemed] = Self::NAMES;
         match self {
             Self::AwardScheduled { .. } => scheduled,
             Self::AwardCancelled(_) => cancelled,
             Self::TierEvaluationRequested(_) => tier,
             Self::MissionEvaluationRequested(_) => mission,
+            Self::RewardGranted(_) => granted,
+            Self::RewardRevoked(_) => revoked,
+            Self::CodeRedeemed(_) => redeemed,
         }
     }
 
@@ -145,10 +217,12 @@ impl EventData {
     #[must_use]
     pub const fn v(&self) -> &'static str {
         match self {
+            Self::TierEvaluationRequested(_) | Self::MissionEvaluationRequested(_) => "2026-11-20.1",
             Self::AwardScheduled { .. }
             | Self::AwardCancelled(_)
-            | Self::TierEvaluationRequested(_)
-            | Self::MissionEvaluationRequested(_) => "2026-11-20.1",
+            | Self::RewardGranted(_)
+            | Self::RewardRevoked(_)
+            | Self::CodeRedeemed(_) => "2026-11-21.1",
         }
     }
 }
@@ -176,6 +250,8 @@ impl Serialize for EventData {
             Self::AwardCancelled(award) => write_award(award, Points::ZERO, None, serializer),
             Self::TierEvaluationRequested(data) => data.serialize(serializer),
             Self::MissionEvaluationRequested(data) => data.serialize(serializer),
+            Self::RewardGranted(reward) | Self::RewardRevoked(reward) => write_reward(reward, serializer),
+            Self::CodeRedeemed(redemption) => write_redemption(redemption, serializer),
         }
     }
 }
@@ -186,7 +262,7 @@ fn write_award<S: Serializer>(
     due_at: Option<&DueAt>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let fields = if due_at.is_some() { 10 } else { 9 };
+    let fields = 9 + usize::from(due_at.is_some()) + usize::from(award.refund_policy.is_some());
     let mut data = serializer.serialize_struct("Award", fields)?;
     data.serialize_field("purchase_id", &award.purchase.id)?;
     data.serialize_field("user_id", &award.purchase.user_id)?;
@@ -197,28 +273,92 @@ fn write_award<S: Serializer>(
         data.serialize_field("due_at", due_at)?;
     }
     data.serialize_field("program_rev", &award.program_rev)?;
-    data.serialize_field("basis", &Basis(&award.purchase))?;
+    if let Some(policy) = award.refund_policy {
+        data.serialize_field("refund_policy", &policy)?;
+    }
+    data.serialize_field("basis", &Basis::Purchase(&award.purchase))?;
     data.serialize_field("as_of_ms", &award.as_of_ms)?;
     data.serialize_field("reason", &award.reason)?;
     data.end()
 }
 
-/// Every column an award decision reads, as texts and booleans; times in UTC.
-struct Basis<'a>(&'a Purchase);
+fn write_reward<S: Serializer>(reward: &Reward, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut data = serializer.serialize_struct("Reward", 11)?;
+    data.serialize_field("effect_key", &reward.effect_key)?;
+    match &reward.source {
+        RewardSource::MissionClaim(claim) => {
+            data.serialize_field("source", "mission_claim")?;
+            data.serialize_field("claim_id", &claim.id)?;
+            data.serialize_field("merchant_id", &claim.merchant_id)?;
+            data.serialize_field("user_id", &claim.user_id)?;
+            data.serialize_field("mission_id", &claim.mission_id)?;
+            if let Some(period) = &claim.period {
+                data.serialize_field("period", &**period)?;
+            }
+        }
+        RewardSource::Referral(referral, side) => {
+            data.serialize_field("source", "referral")?;
+            data.serialize_field("referral_id", &referral.id)?;
+            data.serialize_field("side", side)?;
+            data.serialize_field("merchant_id", &referral.merchant_id)?;
+            data.serialize_field("user_id", reward.source.user())?;
+        }
+    }
+    data.serialize_field("basis", &reward.source.basis())?;
+    // No rule decides on a grant: the row says it all.
+    data.serialize_field("program_rev", &0)?;
+    data.serialize_field("as_of_ms", &reward.as_of_ms)?;
+    data.serialize_field("reason", &reward.reason)?;
+    data.end()
+}
 
-impl Serialize for Basis<'_> {
+fn write_redemption<S: Serializer>(redemption: &Redemption, serializer: S) -> Result<S::Ok, S::Error> {
+    let code = &redemption.code;
+    let mut data = serializer.serialize_struct("Redemption", 8)?;
+    data.serialize_field("effect_key", &redemption.effect_key)?;
+    data.serialize_field("code_id", &code.id)?;
+    data.serialize_field("merchant_id", &code.merchant_id)?;
+    data.serialize_field("user_id", &code.user_id)?;
+    data.serialize_field("redeemed_at", &code.redeemed_at)?;
+    data.serialize_field("basis", &Basis::Code(code))?;
+    data.serialize_field("as_of_ms", &redemption.as_of_ms)?;
+    data.serialize_field("reason", &redemption.reason)?;
+    data.end()
+}
+
+impl RewardSource {
+    /// Who receives it.
+    #[must_use]
+    pub const fn user(&self) -> &UserId {
+        match self {
+            Self::MissionClaim(claim) => &claim.user_id,
+            Self::Referral(referral, Side::Referrer) => &referral.referrer_user_id,
+            Self::Referral(referral, Side::Referee) => &referral.referee_user_id,
+        }
+    }
+
+    #[must_use]
+    pub const fn basis(&self) -> Basis<'_> {
+        match self {
+            Self::MissionClaim(claim) => Basis::MissionClaim(claim),
+            Self::Referral(referral, _) => Basis::Referral(referral),
+        }
+    }
+}
+
+impl Side {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Referrer => "referrer",
+            Self::Referee => "referee",
+        }
+    }
+}
+
+impl Serialize for Trigger {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let row = self.0;
-        let mut basis = serializer.serialize_struct("Basis", 8)?;
-        basis.serialize_field("user_id", &row.user_id)?;
-        basis.serialize_field("merchant_id", &row.merchant_id)?;
-        basis.serialize_field("final_amount", &Text(row.final_amount))?;
-        basis.serialize_field("refunded_amount", &Text(row.refunded_amount))?;
-        basis.serialize_field("status", &row.status)?;
-        basis.serialize_field("earn_currency", &row.earn_currency)?;
-        basis.serialize_field("created_at", &row.created_at)?;
-        basis.serialize_field("completed_at", &row.completed_at)?;
-        basis.end()
+        self.change.serialize(serializer)
     }
 }
 
@@ -241,7 +381,7 @@ impl Serialize for RowRef {
 }
 
 /// A number as a JSON text, without an allocation of its own.
-struct Text<T>(T);
+pub(super) struct Text<T>(pub(super) T);
 
 impl<T: std::fmt::Display> Serialize for Text<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

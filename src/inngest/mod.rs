@@ -1,11 +1,12 @@
 //! Stage 6, deliver: takes events, gives what Inngest said about them.
 //!
-//! The shapes of the events are pure and live in [`event`]; so do [`batch`] (what fits into one request) and [`answer`]
+//! The shapes of the events are pure and live in [`event`], what they were based on in [`Basis`]; so do [`batch`] (what fits into one request) and [`answer`]
 //! (what a reply means). The HTTP client knows the event API's documented answers and its limits; [`receiver`] imitates
 //! that API for tests, demo and benchmarks. It never retries and never decides what an answer means for a record: the
 //! pipeline does.
 
 pub mod answer;
+mod basis;
 pub mod batch;
 #[cfg(feature = "io")]
 pub mod client;
@@ -22,10 +23,14 @@ mod samples;
 #[cfg(feature = "io")]
 use futures::future::BoxFuture;
 
+pub use basis::Basis;
 pub use batch::{EventBatch, Limits, Split};
 #[cfg(feature = "io")]
 pub use client::{Endpoint, HttpDeliver, HttpSettings};
-pub use event::{Award, Event, EventData, MissionEvaluation, MissionShare, RowRef, TierEvaluation};
+pub use event::{
+    Award, Event, EventData, MissionEvaluation, MissionShare, Redemption, Reward, RewardSource, RowRef, Side,
+    TierEvaluation, Trigger,
+};
 #[cfg(feature = "io")]
 pub use memory::MemoryDeliver;
 

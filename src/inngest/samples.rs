@@ -5,7 +5,7 @@ use super::{Answer, Deliver, EventBatch};
 use super::{Event, EventData, TierEvaluation};
 use crate::consumers::{EffectKey, Reason};
 use crate::dedupe::ClaimKey;
-use crate::loyalty::Metric;
+use crate::loyalty::{Metric, TierRule, Timing, Window};
 use crate::rows::{ChangeVersion, MerchantId, RowId, Table, UserId};
 
 /// A commit time, within what Inngest allows.
@@ -48,5 +48,12 @@ fn evaluation() -> TierEvaluation {
         as_of_ms: TS_MS,
         triggers: Vec::new(),
         reason: Reason::ALL[0],
+        rule: std::sync::Arc::new(TierRule {
+            ladder: Vec::new(),
+            metric: Metric::Spend,
+            window: Window::Lifetime,
+            timing: Timing::Immediate,
+        }),
+        zone: jiff::tz::TimeZone::UTC,
     }
 }

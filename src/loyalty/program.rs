@@ -4,6 +4,7 @@
 //! an older purchase earns. It never holds an invalid program: [`Programs::from_json`] is the only way in.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -33,7 +34,8 @@ pub struct Version {
     pub rev: u32,
     pub effective_from: Timestamp,
     pub currency: Option<CurrencyRule>,
-    pub tiers: Option<TierRule>,
+    /// Shared, because every evaluation carries it on.
+    pub tiers: Option<Arc<TierRule>>,
     pub missions: Vec<Mission>,
     pub refund_policy: RefundPolicy,
 }
@@ -79,7 +81,8 @@ pub enum Window {
     Lifetime,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Timing {
     Immediate,
     StartOfNextMonth,
@@ -103,7 +106,8 @@ pub enum Trigger {
 }
 
 /// How far a refund may take points back that are already spendable. Settled where the booking is made, not here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RefundPolicy {
     OnlyPending,
     WithinBalance,

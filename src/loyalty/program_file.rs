@@ -3,6 +3,8 @@
 //! A part that cannot be read is reported and left out, so that one mistake does not hide the next. It never accepts a
 //! file with a problem.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -153,7 +155,7 @@ fn version(mut object: Object<'_>, zone: &TimeZone, findings: &mut Findings) -> 
         effective_from: effective_from?,
         // A rule that could not be read has been reported; the file is refused as a whole.
         currency: currency.flatten(),
-        tiers: tiers.flatten(),
+        tiers: tiers.flatten().map(Arc::new),
         missions,
         refund_policy: refund_policy?,
     })

@@ -134,7 +134,10 @@ impl Lane {
         for item in items.into_iter().filter(|item| item.ticket.epoch.is_live()) {
             match consumers::decide(self.consumer, &item.received.change, &self.shared.ports.rules, now) {
                 Decision::Ignore(reason) => finished.push(self.finish(item.ticket, Outcome::Ignored(reason))),
-                Decision::Deliver(effect) => pending.push(Pending { item, effect }),
+                Decision::Deliver(effects) => pending.extend(effects.into_iter().map(|effect| Pending {
+                    item: item.clone(),
+                    effect,
+                })),
                 Decision::Refuse(refusal) => refused.push((item, refusal)),
             }
         }

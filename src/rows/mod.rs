@@ -12,10 +12,13 @@
     clippy::string_slice
 )]
 
+mod codes;
 mod error;
 mod form_submissions;
 mod image;
+mod mission_claims;
 mod purchase_ledger;
+mod referral_ledger;
 mod route;
 mod wallet_ledger;
 
@@ -66,7 +69,7 @@ macro_rules! id {
     )*};
 }
 
-id!(RowId, UserId, MerchantId, FormId);
+id!(RowId, UserId, MerchantId, FormId, MissionId);
 
 /// The tables a consumer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +77,9 @@ pub enum Table {
     PurchaseLedger,
     WalletLedger,
     FormSubmissions,
+    MissionClaims,
+    ReferralLedger,
+    Codes,
 }
 
 /// Which change of a row this is: the part of the dedupe key that a connector restart does not change.
@@ -104,6 +110,9 @@ pub enum Row {
     Purchase(Purchase),
     WalletEntry(WalletEntry),
     FormSubmission(FormSubmission),
+    MissionClaim(MissionClaim),
+    Referral(Referral),
+    Code(Code),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -162,8 +171,72 @@ pub struct FormSubmission {
     pub submitted_at: Timestamp,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimStatus {
+    Claimed,
+    Revoked,
+}
+
+/// A member asks for the reward of a mission.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MissionClaim {
+    pub id: RowId,
+    pub user_id: UserId,
+    pub merchant_id: MerchantId,
+    pub mission_id: MissionId,
+    pub status: ClaimStatus,
+    /// As the application names it; may be absent.
+    pub period: Option<Arc<str>>,
+    pub claimed_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReferralStatus {
+    Pending,
+    Qualified,
+    Cancelled,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Referral {
+    pub id: RowId,
+    pub referrer_user_id: UserId,
+    pub referee_user_id: UserId,
+    pub merchant_id: MerchantId,
+    pub status: ReferralStatus,
+    pub created_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CodeStatus {
+    Issued,
+    Redeemed,
+    Expired,
+    Void,
+}
+
+/// A voucher, without the code itself: whoever reads it in a log or an event could spend it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Code {
+    pub id: RowId,
+    pub merchant_id: MerchantId,
+    pub status: CodeStatus,
+    pub user_id: Option<UserId>,
+    pub redeemed_at: Option<Timestamp>,
+}
+
 impl Table {
-    pub const ALL: [Self; 3] = [Self::PurchaseLedger, Self::WalletLedger, Self::FormSubmissions];
+    pub const ALL: [Self; 6] = [
+        Self::PurchaseLedger,
+        Self::WalletLedger,
+        Self::FormSubmissions,
+        Self::MissionClaims,
+        Self::ReferralLedger,
+        Self::Codes,
+    ];
 
     /// The table's name in Postgres, which is also the last part of its topic.
     #[must_use]
@@ -172,12 +245,21 @@ impl Table {
             Self::PurchaseLedger => "purchase_ledger",
             Self::WalletLedger => "wallet_ledger",
             Self::FormSubmissions => "form_submissions",
+            Self::MissionClaims => "mission_claims",
+            Self::ReferralLedger => "referral_ledger",
+            Self::Codes => "codes",
         }
     }
 
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|table| table.name() == name)
+    }
+}
+
+impl serde::Serialize for Table {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 
@@ -204,6 +286,9 @@ impl Row {
             Self::Purchase(_) => Table::PurchaseLedger,
             Self::WalletEntry(_) => Table::WalletLedger,
             Self::FormSubmission(_) => Table::FormSubmissions,
+            Self::MissionClaim(_) => Table::MissionClaims,
+            Self::Referral(_) => Table::ReferralLedger,
+            Self::Code(_) => Table::Codes,
         }
     }
 
@@ -213,15 +298,38 @@ impl Row {
             Self::Purchase(row) => &row.id,
             Self::WalletEntry(row) => &row.id,
             Self::FormSubmission(row) => &row.id,
+            Self::MissionClaim(row) => &row.id,
+            Self::Referral(row) => &row.id,
+            Self::Code(row) => &row.id,
         }
     }
 
+    /// Merchant and user: the referrer, if it is a referral. `None` for a code that is nobody's.
     #[must_use]
-    pub const fn member(&self) -> (&MerchantId, &UserId) {
+    pub const fn member(&self) -> Option<(&MerchantId, &UserId)> {
         match self {
-            Self::Purchase(row) => (&row.merchant_id, &row.user_id),
-            Self::WalletEntry(row) => (&row.merchant_id, &row.user_id),
-            Self::FormSubmission(row) => (&row.merchant_id, &row.user_id),
+            Self::Purchase(row) => Some((&row.merchant_id, &row.user_id)),
+            Self::WalletEntry(row) => Some((&row.merchant_id, &row.user_id)),
+            Self::FormSubmission(row) => Some((&row.merchant_id, &row.user_id)),
+            Self::MissionClaim(row) => Some((&row.merchant_id, &row.user_id)),
+            Self::Referral(row) => Some((&row.merchant_id, &row.referrer_user_id)),
+            Self::Code(row) => match &row.user_id {
+                Some(user) => Some((&row.merchant_id, user)),
+                None => None,
+            },
+        }
+    }
+
+    /// When it came to be, as far as the row tells.
+    #[must_use]
+    pub const fn created_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Purchase(row) => Some(row.created_at),
+            Self::WalletEntry(row) => Some(row.created_at),
+            Self::FormSubmission(row) => Some(row.submitted_at),
+            Self::MissionClaim(row) => row.claimed_at,
+            Self::Referral(row) => Some(row.created_at),
+            Self::Code(row) => row.redeemed_at,
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use super::image::Image;
 use super::{
-    ChangeVersion, Rewrite, RouteError, Row, RowChange, Table, form_submissions, purchase_ledger, wallet_ledger,
+    ChangeVersion, Rewrite, RouteError, Row, RowChange, Table, codes, form_submissions, mission_claims, purchase_ledger,
+    referral_ledger, wallet_ledger,
 };
 use crate::debezium::{Change, Columns, DecimalMode, Op};
 
@@ -86,5 +87,8 @@ fn read(table: Table, columns: &Columns<'_>, mode: DecimalMode) -> Result<Row, R
         Table::PurchaseLedger => purchase_ledger::read(image).map(Row::Purchase),
         Table::WalletLedger => wallet_ledger::read(image).map(Row::WalletEntry),
         Table::FormSubmissions => form_submissions::read(image).map(Row::FormSubmission),
+        Table::MissionClaims => mission_claims::read(image).map(Row::MissionClaim),
+        Table::ReferralLedger => referral_ledger::read(image).map(Row::Referral),
+        Table::Codes => codes::read(image).map(Row::Code),
     }
 }
