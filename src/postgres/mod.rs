@@ -8,6 +8,7 @@
 mod cache;
 mod client;
 mod failure;
+pub mod migrations;
 mod programs;
 mod start;
 mod url;
