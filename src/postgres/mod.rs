@@ -6,8 +6,10 @@
 //! record: the pipeline does.
 
 mod cache;
+mod calls;
 mod client;
 mod failure;
+mod ledger;
 mod programs;
 mod start;
 mod url;
@@ -17,6 +19,7 @@ use serde_json::value::RawValue;
 
 pub use cache::RulesCache;
 pub use client::{Client, MAX_CONNECTIONS};
+pub use ledger::PostgresLedger;
 pub use start::{StartError, rule_book};
 pub use url::DatabaseUrl;
 
