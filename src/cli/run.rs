@@ -17,7 +17,7 @@ use crate::kafka::{self, Membership};
 use crate::loyalty::Programs;
 use crate::pipeline::source::Failure;
 use crate::pipeline::{self, Exit, Ports, Randomness, RuleBook};
-use crate::postgres;
+use crate::postgres::{self, Ledger, PostgresLedger};
 use crate::record::{Budget, Topics};
 use crate::telemetry::{self, Telemetry, logging};
 
@@ -86,10 +86,10 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
     // Waiting for the database, and looking whether everything is there with slow brokers, may take a while. Nothing is in
     // hand before.
     let started = async {
-        let book = rule_book(&settings, programs).await?;
-        anyhow::Ok((book, join(&settings, Arc::clone(&telemetry)).await?))
+        let (ledger, book) = knowledge(&settings, programs).await?;
+        anyhow::Ok((ledger, book, join(&settings, Arc::clone(&telemetry)).await?))
     };
-    let (book, (handle, source)) = tokio::select! {
+    let (ledger, book, (handle, source)) = tokio::select! {
         started = started => started?,
         () = shutdown.cancelled() => {
             tracing::info!("stopped before it began");
@@ -112,7 +112,9 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
         dead_letters: Arc::new(dead_letters),
         clock,
         randomness,
-        rules: book.current(),
+        ledger,
+        old_records: settings.old_records,
+        rules: book,
         telemetry: Arc::clone(&telemetry),
     };
     let _watchdog = hang::watch(
@@ -165,16 +167,22 @@ pub fn revoke_deadline(session_timeout_ms: u32) -> Duration {
     REVOKE_DEADLINE.min(Duration::from_millis(u64::from(session_timeout_ms)) / 2)
 }
 
-/// From the database, unless a file has the programs; the cut-off is the database's, if there is one.
-async fn rule_book(settings: &Settings, programs: Option<Programs>) -> anyhow::Result<RuleBook> {
+/// What is settled, and the rules: from the database, unless a file has the programs; the cut-off is the database's, if there
+/// is one.
+async fn knowledge(
+    settings: &Settings,
+    programs: Option<Programs>,
+) -> anyhow::Result<(Option<Arc<dyn Ledger>>, RuleBook)> {
     let Some(url) = &settings.database else {
         let programs = Arc::new(programs.unwrap_or_default());
-        return Ok(RuleBook::fixed(Arc::new(Rules::new(programs, settings.effective_from))));
+        let rules = Rules::new(programs, settings.effective_from);
+        return Ok((None, RuleBook::fixed(Arc::new(rules))));
     };
-    let client = postgres::Client::new(url).map_err(postgres::StartError::Database)?;
+    let client = Arc::new(postgres::Client::new(url).map_err(postgres::StartError::Database)?);
     let cache = postgres::RulesCache::new(&settings.cache_url);
     let cache = cache.map_err(|error| Problems(vec![format!("CRM_CACHE_REDIS_URL: {error}")]))?;
-    Ok(postgres::rule_book(Arc::new(client), Some(cache), settings.effective_from, programs).await?)
+    let book = postgres::rule_book(Arc::clone(&client), Some(cache), settings.effective_from, programs).await?;
+    Ok((Some(Arc::new(PostgresLedger::new(client))), book))
 }
 
 async fn join(

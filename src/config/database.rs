@@ -4,17 +4,8 @@ use jiff::Timestamp;
 
 use super::{Flags, Reader, given, shown};
 use crate::dedupe::RedisUrl;
+use crate::pipeline::OldRecords;
 use crate::postgres::DatabaseUrl;
-
-/// What becomes of records that may be a repetition, where no database can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OldRecords {
-    /// Whoever settles must be idempotent.
-    #[default]
-    Deliver,
-    /// With the policy reason `needs_effects_check`.
-    DeadLetter,
-}
 
 /// What follows from `DATABASE_URL`, or must be given without it.
 pub(super) struct Ledger {

@@ -76,6 +76,12 @@ pub struct Flags {
     /// Lanes of the mission consumer. Default 3.
     #[arg(long, env = "MISSION_CONCURRENCY", value_name = "LANES", help_heading = "Consumers")]
     pub mission_concurrency: Option<String>,
+    /// Lanes of the reward consumer. Default 2.
+    #[arg(long, env = "REWARD_CONCURRENCY", value_name = "LANES", help_heading = "Consumers")]
+    pub reward_concurrency: Option<String>,
+    /// Lanes of the marketplace consumer. Default 2.
+    #[arg(long, env = "MARKETPLACE_CONCURRENCY", value_name = "LANES", help_heading = "Consumers")]
+    pub marketplace_concurrency: Option<String>,
     /// How the connector writes numeric columns: `string`, or `precise:<scale>`. Default string.
     #[arg(long, env = "DECIMAL_MODE", value_name = "MODE", help_heading = "Consumers")]
     pub decimal_mode: Option<String>,

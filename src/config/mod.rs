@@ -23,7 +23,7 @@ use crate::progress::{ConsumerSet, Orders};
 use crate::rows::Table;
 use crate::telemetry::{Push, logging};
 
-pub use database::OldRecords;
+pub use crate::pipeline::OldRecords;
 pub use deciding::Deciding;
 pub use flags::{Flags, variables};
 pub use secret::Secret;
@@ -289,6 +289,8 @@ impl Reader {
                 Consumer::Currency => (&flags.currency_concurrency, "CURRENCY_CONCURRENCY"),
                 Consumer::Tier => (&flags.tier_concurrency, "TIER_CONCURRENCY"),
                 Consumer::Mission => (&flags.mission_concurrency, "MISSION_CONCURRENCY"),
+                Consumer::Reward => (&flags.reward_concurrency, "REWARD_CONCURRENCY"),
+                Consumer::Marketplace => (&flags.marketplace_concurrency, "MARKETPLACE_CONCURRENCY"),
             };
             let lanes = self
                 .number(text.as_deref(), name, 1..=256)

@@ -1,15 +1,15 @@
 //! The arguments of the functions, as the JSON they take. Pure.
 //!
-//! Takes effects, gives one JSON array a call, its elements in the order given. It never decides what is called.
+//! Takes effects, or a row, gives one JSON array a call, its elements in the order given. It never decides what is called.
 
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
 
-use crate::consumers::{Effect, EffectKey, Fact, Proof};
-use crate::inngest::{Basis, EventData, MissionEvaluation, RowRef, TierEvaluation, Trigger};
+use crate::consumers::{Consumer, Effect, EffectKey, Fact, Proof};
+use crate::inngest::{Basis, EventData, MissionEvaluation, RowRef, Side, TierEvaluation, Trigger};
 use crate::loyalty::{DueAt, Metric, TierRule, Timing, Window};
-use crate::rows::{MerchantId, UserId};
+use crate::rows::{MerchantId, Row, RowId, Table, UserId};
 
 /// For `compare_effects`: of a row that is older than the cut-off, under the key by which it may be known.
 pub(super) fn compared(effects: &[&Effect]) -> String {
@@ -22,10 +22,45 @@ pub(super) fn compared(effects: &[&Effect]) -> String {
     }))
 }
 
-/// For `mark_dead`.
-pub(super) fn buried(effect: &Effect, reason: &str) -> String {
-    let fact = effect.fact();
-    json(std::iter::once(Burial { fact, reason }))
+/// For `mark_dead`: every effect of this consumer that rests on this row alone. `None` if there is none, as of a tier.
+pub(super) fn buried(consumer: Consumer, row: &Row, reason: &str) -> Option<String> {
+    let burial = |effect_key, merchant_id, user_id| Burial {
+        effect_key,
+        source_table: row.table(),
+        source_id: row.id(),
+        merchant_id,
+        user_id,
+        basis: Basis::of(row),
+        reason,
+    };
+    let burials = match (consumer, row) {
+        (Consumer::Currency, Row::Purchase(own)) => {
+            vec![burial(EffectKey::award(&own.id), &own.merchant_id, Some(&own.user_id))]
+        }
+        (Consumer::Mission, Row::Purchase(_) | Row::FormSubmission(_)) => {
+            let (merchant, user) = row.member()?;
+            let key = EffectKey::mission_source(merchant, user, row.table(), row.id());
+            vec![burial(key, merchant, Some(user))]
+        }
+        (Consumer::Reward, Row::MissionClaim(own)) => {
+            vec![burial(EffectKey::grant(&own.id), &own.merchant_id, Some(&own.user_id))]
+        }
+        (Consumer::Reward, Row::Referral(own)) => {
+            let sides = [
+                (Side::Referrer, &own.referrer_user_id),
+                (Side::Referee, &own.referee_user_id),
+            ];
+            let side = |(side, user)| burial(EffectKey::referral(&own.id, side), &own.merchant_id, Some(user));
+            sides.map(side).into()
+        }
+        (Consumer::Marketplace, Row::Code(own)) => {
+            vec![burial(EffectKey::code(&own.id), &own.merchant_id, own.user_id.as_ref())]
+        }
+        (Consumer::Currency | Consumer::Tier | Consumer::Mission | Consumer::Reward | Consumer::Marketplace, _) => {
+            return None;
+        }
+    };
+    Some(json(burials.iter()))
 }
 
 /// For `evaluate_tiers`. What is no tier evaluation is none of its business.
@@ -62,8 +97,12 @@ fn json<T: Serialize>(elements: impl Iterator<Item = T>) -> String {
 
 #[derive(Serialize)]
 struct Burial<'a> {
-    #[serde(flatten)]
-    fact: Fact<'a>,
+    effect_key: EffectKey,
+    source_table: Table,
+    source_id: &'a RowId,
+    merchant_id: &'a MerchantId,
+    user_id: Option<&'a UserId>,
+    basis: Option<Basis<'a>>,
     reason: &'a str,
 }
 

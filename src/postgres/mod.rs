@@ -10,6 +10,7 @@ mod calls;
 mod client;
 mod failure;
 mod ledger;
+pub mod memory;
 mod programs;
 mod start;
 mod url;
@@ -17,13 +18,14 @@ mod url;
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 
+use crate::consumers::{Consumer, Effect};
+use crate::rows::Row;
+
 pub use cache::RulesCache;
 pub use client::{Client, MAX_CONNECTIONS};
 pub use ledger::PostgresLedger;
 pub use start::{StartError, rule_book};
 pub use url::DatabaseUrl;
-
-use crate::consumers::Effect;
 
 /// The functions of `schemas/postgres`, as the pipeline needs them. Every call is one statement and idempotent.
 pub trait Ledger: Send + Sync {
@@ -46,8 +48,13 @@ pub trait Ledger: Send + Sync {
     /// This announcement will never be accepted.
     fn announcement_rejected<'a>(&'a self, id: &'a str, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>>;
 
-    /// The record of this effect is in the dead letters.
-    fn bury<'a>(&'a self, effect: &'a Effect, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>>;
+    /// A record of this row is in this consumer's dead letters: its effects are `dead` with the basis it had.
+    fn bury<'a>(
+        &'a self,
+        consumer: Consumer,
+        row: &'a Row,
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<(), LedgerError>>;
 }
 
 /// How `effects` stands to a decision.
@@ -72,6 +79,48 @@ pub struct Announcement {
     pub name: Box<str>,
     pub ts_ms: i64,
     pub data: Box<RawValue>,
+}
+
+impl Announcement {
+    /// The version of the shape of every announced event.
+    const V: &str = "2026-11-21.1";
+
+    /// Appends the event as compact JSON.
+    pub fn write_json(&self, now_ms: i64, out: &mut Vec<u8>) {
+        #[derive(serde::Serialize)]
+        struct Envelope<'a> {
+            id: &'a str,
+            name: &'a str,
+            ts: i64,
+            v: &'static str,
+            data: &'a RawValue,
+        }
+        let envelope = Envelope {
+            id: &self.id,
+            name: &self.name,
+            ts: self.ts_ms.min(now_ms),
+            v: Self::V,
+            data: &self.data,
+        };
+        // Writing texts, integers and finished JSON into memory cannot fail.
+        let _infallible = serde_json::to_writer(out, &envelope);
+    }
+}
+
+impl LedgerError {
+    pub const LABELS: [&'static str; 5] = ["unavailable", "configuration", "too_long", "rejected", "unknown"];
+
+    /// The error's metric label.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Configuration(_) => "configuration",
+            Self::TooLong(_) => "too_long",
+            Self::Rejected(_) => "rejected",
+            Self::Unknown(_) => "unknown",
+        }
+    }
 }
 
 /// Why a call failed. What it means for a record is in `Disposition::of_ledger`.

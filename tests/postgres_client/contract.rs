@@ -237,19 +237,16 @@ async fn a_mission_is_completed_once_though_its_purchases_are_recorded_at_once()
 #[tokio::test]
 async fn an_effect_in_the_dead_letters_is_dead_until_its_row_changes() {
     let world = World::new("2020-01-01T00:00:00Z").await;
-    let award = world.decided(Consumer::Currency, &world.bought("p", "u").await);
-    within(world.ledger.bury(&award, "inngest_rejected"))
-        .await
-        .expect("buries");
-    let state = world
-        .database
-        .ask("select state || ' ' || dead_reason from crm_events.effects")
-        .await;
-    assert_eq!(state, ["dead inngest_rejected"]);
+    let change = world.bought("p", "u").await;
+    let award = world.decided(Consumer::Currency, &change);
+    let bury = |consumer| within(world.ledger.bury(consumer, &change.row, "inngest_rejected"));
+    bury(Consumer::Currency).await.expect("buries");
+    let dead = "select effect_key || ' ' || state || ' ' || dead_reason from crm_events.effects order by 1";
+    assert_eq!(world.database.ask(dead).await, ["award:p dead inngest_rejected"]);
     assert_ne!(world.standings(&[&award]).await, [Standing::Equal]);
+    bury(Consumer::Mission).await.expect("buries");
+    assert_eq!(world.database.ask(dead).await.len(), 2);
     // A tier rests on many rows: there is nothing to bury, and no failure.
-    let tier = world.decided(Consumer::Tier, &change("c", "p", "u", "100.00"));
-    within(world.ledger.bury(&tier, "inngest_rejected"))
-        .await
-        .expect("does nothing");
+    bury(Consumer::Tier).await.expect("does nothing");
+    assert_eq!(world.database.ask(dead).await.len(), 2);
 }
