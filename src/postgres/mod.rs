@@ -11,6 +11,7 @@ mod client;
 mod failure;
 mod ledger;
 pub mod memory;
+pub mod migrations;
 mod programs;
 mod start;
 mod url;
