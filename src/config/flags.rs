@@ -64,7 +64,7 @@ pub struct Flags {
     #[arg(long, help_heading = "Kafka")]
     pub accept_dead_letters: bool,
 
-    /// The consumers that run, separated by commas. Default: currency,tier,mission.
+    /// The consumers that run, separated by commas. Default: all, currency,tier,mission,reward,marketplace.
     #[arg(long, env = "CONSUMERS", value_name = "NAMES", help_heading = "Consumers")]
     pub consumers: Option<String>,
     /// Lanes of the currency consumer: deliveries in parallel. Default 5.
