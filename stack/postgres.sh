@@ -24,6 +24,9 @@ postgres_init() {
   (cd / && as_postgres "$(postgres_bin)/initdb" --pgdata="$DATA/postgres/data" --username=postgres \
     --auth-local=trust --auth-host=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8 --no-sync) \
     >"$RUN/logs/postgres.log" 2>&1 || fail_with_log postgres "initdb failed"
+  # It wants the key for itself alone.
+  install -m 600 "$TLS/server.key" "$TLS/server.crt" "$DATA/postgres/data"
+  ((EUID != 0)) || chown postgres:postgres "$DATA/postgres/data/server.key" "$DATA/postgres/data/server.crt"
 }
 
 postgres_start() {
@@ -41,7 +44,7 @@ postgres_start() {
   # The slot limits are those of a small Supabase project, so that running out shows here too.
   start_process postgres "${setpriv[@]}" "$(postgres_bin)/postgres" -D "$DATA/postgres/data" \
     -c port="$POSTGRES_PORT" -c listen_addresses=127.0.0.1 -c unix_socket_directories="$DATA/postgres" \
-    -c wal_level=logical -c max_replication_slots=5 -c max_wal_senders=10 -c fsync=off -c timezone=UTC
+    -c ssl=on -c wal_level=logical -c max_replication_slots=5 -c max_wal_senders=10 -c fsync=off -c timezone=UTC
 }
 
 postgres_ready() {

@@ -111,7 +111,7 @@ fn lsn(row: u32) -> u64 {
 pub(crate) fn event_id(consumer: Consumer, row: u32) -> String {
     let effect = match consumer {
         Consumer::Currency => "award",
-        Consumer::Tier | Consumer::Mission => "evaluation",
+        Consumer::Tier | Consumer::Mission | Consumer::Reward | Consumer::Marketplace => "evaluation",
     };
     let (consumer, lsn) = (consumer.name(), lsn(row));
     format!("{consumer}:{effect}:purchase_ledger:p-{row:08}:{lsn}")

@@ -127,6 +127,10 @@ fn code_of(error: &anyhow::Error) -> Code {
     if let Some(DedupeError::Configuration(_)) = error.downcast_ref::<DedupeError>() {
         return Code::Configuration;
     }
+    // The database that is only away is waited for.
+    if error.is::<crate::postgres::StartError>() {
+        return Code::Configuration;
+    }
     if error.is::<Problems>() || error.is::<crate::loyalty::ProgramErrors>() {
         return Code::Configuration;
     }

@@ -56,6 +56,12 @@ reasons! {
     /// `before` equals the row in every column the decision reads.
     UnchangedBasis = "unchanged_basis",
 
+    // What the table `effects` proves.
+    /// Settled just so, or by newer rules.
+    InEffects = "in_effects",
+    /// The target is zero, and nothing was ever settled of this fact.
+    ZeroInEffects = "zero_in_effects",
+
     // Tiers.
     NoTierLadder = "no_tier_ladder",
     /// A wallet row where tiers look at spend, or a purchase where they look at points.

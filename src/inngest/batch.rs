@@ -59,6 +59,12 @@ impl EventBatch {
         self.append(|json| json.extend_from_slice(event));
     }
 
+    /// Serialises an event that the database wrote down.
+    #[cfg(feature = "io")]
+    pub fn push_announcement(&mut self, announcement: &crate::postgres::Announcement, now_ms: i64) {
+        self.append(|json| announcement.write_json(now_ms, json));
+    }
+
     fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if !self.json.is_empty() {
             self.json.push(b',');

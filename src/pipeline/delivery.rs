@@ -4,16 +4,18 @@
 //! the target is away, and always repeats the same ids. It never finishes a record (the lane confirms first), and it
 //! never tries again what alone got an answer that nobody knows: the lane sets that aside.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use super::backoff::Backoff;
+use super::evaluation::{Call, Evaluation};
 use super::item::Group;
 use super::outcome::Disposition;
 use super::shared::Shared;
 use super::standstill::Target;
-use crate::consumers::Consumer;
+use crate::consumers::{Consumer, Effect};
 use crate::inngest::EventBatch;
 
 /// What became of a request's groups.
@@ -40,7 +42,7 @@ pub(super) struct Delivery<'a> {
     shared: &'a Shared,
     /// Taken out when their fate is known.
     groups: Vec<Option<Group>>,
-    events: EventBatch,
+    way: Way<'a>,
     /// Requests to make, in order.
     requests: VecDeque<Range<usize>>,
     /// An event too large for any request, found before sending.
@@ -49,31 +51,44 @@ pub(super) struct Delivery<'a> {
     is_again: bool,
 }
 
+/// Who takes the effect of each group, in the order of the groups.
+enum Way<'a> {
+    Inngest(EventBatch),
+    Database(Evaluation<'a>, Vec<Effect>),
+}
+
 impl<'a> Delivery<'a> {
     pub(super) fn of(consumer: Consumer, shared: &'a Shared, groups: Vec<Group>) -> Self {
-        let mut events = EventBatch::default();
-        let now_ms = shared.ports.clock.now_ms();
-        for Group(members) in &groups {
-            match members.as_slice() {
-                [] => {}
-                [only] => events.push(&only.effect.event, now_ms),
-                [older @ .., newest] => {
-                    let mut effect = newest.effect.clone();
-                    for member in older.iter().rev() {
-                        effect.absorb(&member.effect);
-                    }
-                    events.push(&effect.event, now_ms);
-                }
+        // The effects of one consumer all take the same way.
+        let first = groups.first().and_then(|Group(members)| members.last());
+        let call = first.and_then(|first| Call::of(&first.effect));
+        let ledger = shared.ports.ledger.as_ref().zip(call);
+        let (way, requests, oversize) = if let Some((ledger, call)) = ledger {
+            let effects: Vec<Effect> = groups.iter().filter_map(Group::effect).map(Cow::into_owned).collect();
+            let all = 0..effects.len();
+            let evaluation = Evaluation {
+                consumer,
+                shared,
+                ledger: Arc::clone(ledger),
+                call,
+            };
+            (Way::Database(evaluation, effects), VecDeque::from([all]), VecDeque::new())
+        } else {
+            let now_ms = shared.ports.clock.now_ms();
+            let mut events = EventBatch::default();
+            for effect in groups.iter().filter_map(Group::effect) {
+                events.push(&effect.event, now_ms);
             }
-        }
-        let split = events.split(shared.ports.deliver.limits());
+            let split = events.split(shared.ports.deliver.limits());
+            (Way::Inngest(events), split.requests.into(), split.oversize.into())
+        };
         Self {
             consumer,
             shared,
             groups: groups.into_iter().map(Some).collect(),
-            events,
-            requests: split.requests.into(),
-            oversize: split.oversize.into(),
+            way,
+            requests,
+            oversize,
             is_again: false,
         }
     }
@@ -116,7 +131,9 @@ impl<'a> Delivery<'a> {
     ) -> Option<(Vec<Group>, Fate)> {
         let mut backoff = Backoff::default();
         loop {
-            self.shared.await_turn(self.consumer, Target::Inngest).await;
+            for target in self.way.targets() {
+                self.shared.await_turn(self.consumer, *target).await;
+            }
             // From here on: what goes while the consumer is halted is not missed.
             let mut fence = self.shared.fence.subscribe();
             if let Some((index, fate)) = self.first_unsent(request.clone(), must_wait) {
@@ -129,7 +146,8 @@ impl<'a> Delivery<'a> {
                 let _the_sender_is_ours = fence.changed().await;
                 continue;
             }
-            match self.send(request.clone()).await {
+            let (target, disposition) = self.send(request.clone()).await;
+            match disposition {
                 Disposition::Proceed => return Some((self.take(request), Fate::Accepted)),
                 Disposition::Bisect { .. } | Disposition::Hold { .. } if request.len() > 1 => {
                     let middle = request.start + request.len() / 2;
@@ -141,47 +159,21 @@ impl<'a> Delivery<'a> {
                     return Some((self.take(request), Fate::Rejected { reason, detail }));
                 }
                 Disposition::Hold { detail } => return Some((self.take(request), Fate::Unknown { detail })),
-                Disposition::Retry { detail, after } => {
-                    let wait = backoff.next(after, &self.shared.ports.randomness);
-                    self.shared
-                        .ports
-                        .telemetry
-                        .retried(self.consumer.name(), Target::Inngest.name());
-                    tracing::warn!(consumer = self.consumer.name(), detail, ?wait, "delivery: trying again");
-                    self.shared.wait(wait).await;
-                }
-                Disposition::StandStill { detail } => {
-                    self.shared.standstills.begin(self.consumer, Target::Inngest, &detail);
-                }
+                other => self.shared.wait_for(self.consumer, target, other, &mut backoff).await,
             }
         }
     }
 
-    async fn send(&self, request: Range<usize>) -> Disposition {
-        let started = tokio::time::Instant::now();
-        let _in_flight = self.shared.ports.telemetry.sending(self.consumer, request.len());
-        let answer = self.shared.ports.deliver.send(&self.events, request).await;
-        self.shared
-            .ports
-            .telemetry
-            .answered(self.consumer, &answer, started.elapsed());
-        let disposition = Disposition::of_answer(answer);
-        match disposition {
-            Disposition::Proceed => {
-                self.shared.accepting.store(true, Ordering::Relaxed);
-                self.shared.standstills.end(self.consumer, Target::Inngest);
+    async fn send(&self, request: Range<usize>) -> (Target, Disposition) {
+        let (target, disposition) = match &self.way {
+            Way::Inngest(events) => (Target::Inngest, self.shared.send(self.consumer, events, request).await),
+            Way::Database(evaluation, effects) => {
+                let effects: Vec<&Effect> = effects.get(request).unwrap_or_default().iter().collect();
+                evaluation.make(&effects).await
             }
-            // It answers, and judges events.
-            Disposition::Bisect { .. } => {}
-            // Said to a further attempt, it says nothing about other events: one that comes alone, and last, would be
-            // held for ever.
-            Disposition::Retry { .. } | Disposition::StandStill { .. } | Disposition::Hold { .. } => {
-                if !self.is_again {
-                    self.shared.accepting.store(false, Ordering::Relaxed);
-                }
-            }
-        }
-        disposition
+        };
+        self.shared.note(&disposition, self.is_again);
+        (target, disposition)
     }
 
     /// The first group of the request that must not be sent, and why: none of its records is ours any more, or it would
@@ -201,5 +193,14 @@ impl<'a> Delivery<'a> {
             .iter_mut()
             .filter_map(Option::take)
             .collect()
+    }
+}
+
+impl Way<'_> {
+    const fn targets(&self) -> &'static [Target] {
+        match self {
+            Self::Inngest(_) => &[Target::Inngest],
+            Self::Database(..) => &[Target::Database, Target::Inngest],
+        }
     }
 }

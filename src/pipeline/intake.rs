@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::item::{Item, Received};
 use super::outcome::Outcome;
@@ -59,6 +60,7 @@ impl Intake {
     /// new owner reads them.
     pub(super) fn take(&mut self, batch: Batch, partitions: &mut Partitions) -> Result<(), LaneGone> {
         let mut decoded = 0;
+        let at = Instant::now();
         let mut parcels: Vec<Vec<Vec<Item>>> = self
             .lanes
             .iter()
@@ -80,7 +82,7 @@ impl Intake {
                 Read::Dead { .. } if pending.is_empty() => {}
                 Read::Row(change) => {
                     decoded += 1;
-                    let received = Arc::new(Received { change, record });
+                    let received = Arc::new(Received { change, record, at });
                     for (lanes, parcels) in self.lanes.iter().zip(&mut parcels) {
                         if !pending.contains(lanes.consumer) {
                             continue;

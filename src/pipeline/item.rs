@@ -1,7 +1,10 @@
 //! Records on their way through one consumer: what a lane takes, what it has to deliver, what it reports. Pure.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use tokio::time::Instant;
 
 use super::outcome::Outcome;
 use super::shared::Ticket;
@@ -15,6 +18,7 @@ use crate::rows::{ChangeVersion, RowChange, RowId, Table};
 pub(super) struct Received {
     pub(super) change: RowChange,
     pub(super) record: Record,
+    pub(super) at: Instant,
 }
 
 /// A record, as a lane takes it.
@@ -53,6 +57,19 @@ impl Group {
         }
     }
 
+    /// What is delivered: the newest effect, with what the older ones were for. `None` for a group without members.
+    pub(super) fn effect(&self) -> Option<Cow<'_, Effect>> {
+        let (newest, older) = self.0.split_last()?;
+        if older.is_empty() {
+            return Some(Cow::Borrowed(&newest.effect));
+        }
+        let mut effect = newest.effect.clone();
+        for member in older.iter().rev() {
+            effect.absorb(&member.effect);
+        }
+        Some(Cow::Owned(effect))
+    }
+
     /// Whether any of its records is still ours.
     pub(super) fn is_live(&self) -> bool {
         self.0.iter().any(|member| member.item.ticket.epoch.is_live())
@@ -71,7 +88,7 @@ impl Pending {
 
 /// Whether `pending` is an older state of the row of `member`. Log sequence numbers of one row rise; snapshot rows have
 /// none that could be compared.
-fn is_older_state(pending: &Pending, member: &Pending) -> bool {
+pub(super) fn is_older_state(pending: &Pending, member: &Pending) -> bool {
     let (old, new) = (pending.change(), member.change());
     match (old.version, new.version) {
         (ChangeVersion::Lsn(older), ChangeVersion::Lsn(newer)) => {

@@ -6,7 +6,6 @@
 //! lane: it is down for everyone. It never commits, and it never reports a record whose outcome it does not know.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -19,10 +18,11 @@ use super::inbox::Inbox;
 use super::item::{Finished, Group, Item, Pending, set_repeats_aside, waves};
 use super::outcome::{Disposition, Outcome, UNKNOWN_ATTEMPTS};
 use super::parked::{Limit, Parked, Puzzle};
-use super::shared::{Shared, Ticket};
+use super::shared::{OldRecords, Shared, Ticket};
 use super::standstill::Target;
 use super::undertaker::{Body, Dead, Tell};
-use crate::consumers::{self, Consumer, Decision, EffectKey};
+use jiff::Timestamp;
+use crate::consumers::{self, Consumer, Decision, EffectKey, Effects, Reason, Rules, needs_effects_check};
 use crate::dead_letters::Queue;
 use crate::dedupe::{Claim, ClaimKey};
 use crate::progress::ConsumerSet;
@@ -33,18 +33,21 @@ const MAX_BATCH: usize = 400;
 /// How many puzzles are tried in one round, so that the records that come in need not wait long for theirs.
 const MAX_ROUND: usize = 10;
 
+/// The reason of a dead letter that `OLD_RECORDS` asks for.
+const NEEDS_EFFECTS_CHECK: &str = "needs_effects_check";
+
 /// How often a foreign lease is looked at again while it is waited for.
 const LEASE_LOOKS: u32 = 10;
 
 pub(super) struct Lane {
-    consumer: Consumer,
+    pub(super) consumer: Consumer,
     parked: Parked,
     undertaker: mpsc::Sender<Dead>,
     /// Letters that are out of the way, as the undertaker tells.
     buried: mpsc::UnboundedReceiver<u64>,
     tell: mpsc::UnboundedSender<u64>,
     finished: mpsc::Sender<Vec<Finished>>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     fit: Fit,
 }
 
@@ -110,6 +113,7 @@ impl Lane {
             self.try_puzzles().await;
         }
         let pending = self.decide(items).await;
+        let pending = self.compare(pending).await;
         self.bring_home(pending).await;
     }
 
@@ -126,26 +130,74 @@ impl Lane {
         }
     }
 
-    /// Decides each record; what needs no delivery is finished at once.
+    /// Decides each record; what needs no delivery is finished at once. Where a merchant is unknown, the rules may be older
+    /// than the record: it is decided once more by newer ones.
     async fn decide(&mut self, items: Vec<Item>) -> Vec<Pending> {
+        let rules = self.shared.ports.rules.current();
+        let (mut pending, unknown) = self.decide_by(&rules, items, false).await;
+        if let Some((rules, unknown)) = self.with_newer_rules(unknown).await {
+            let (decided, _) = self.decide_by(&rules, unknown, true).await;
+            pending.extend(decided);
+            pending.sort_by_key(|pending| (pending.item.ticket.place, pending.item.ticket.seq));
+        }
+        pending
+    }
+
+    /// Waits for rules that are newer than these records, as long as one of them is ours.
+    async fn with_newer_rules(&self, mut items: Vec<Item>) -> Option<(Arc<Rules>, Vec<Item>)> {
+        let mut fence = self.shared.fence.subscribe();
+        loop {
+            items.retain(|item| item.ticket.epoch.is_live());
+            let newest = items.iter().map(|item| item.received.at).max()?;
+            tokio::select! {
+                biased;
+                rules = self.shared.ports.rules.newer_than(newest) => return Some((rules, items)),
+                _ = fence.changed() => {}
+            }
+        }
+    }
+
+    /// Gives what is to be delivered, and unless the rules are `final` what they do not know the merchant of.
+    async fn decide_by(&mut self, rules: &Rules, items: Vec<Item>, is_final: bool) -> (Vec<Pending>, Vec<Item>) {
         let now = self.shared.ports.clock.now();
         let mut pending = Vec::with_capacity(items.len());
-        let (mut finished, mut refused) = (Vec::new(), Vec::new());
+        let (mut finished, mut dead, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         for item in items.into_iter().filter(|item| item.ticket.epoch.is_live()) {
-            match consumers::decide(self.consumer, &item.received.change, &self.shared.ports.rules, now) {
+            match consumers::decide(self.consumer, &item.received.change, rules, now) {
+                Decision::Ignore(Reason::NoProgram) if !is_final => unknown.push(item),
                 Decision::Ignore(reason) => finished.push(self.finish(item.ticket, Outcome::Ignored(reason))),
-                Decision::Deliver(effects) => pending.extend(effects.into_iter().map(|effect| Pending {
-                    item: item.clone(),
-                    effect,
-                })),
-                Decision::Refuse(refusal) => refused.push((item, refusal)),
+                Decision::Deliver(effects) if self.must_be_compared(&item, &effects, now) => {
+                    dead.push((item, NEEDS_EFFECTS_CHECK, "no database tells whether it was settled".to_owned(), true));
+                }
+                Decision::Deliver(effects) => {
+                    let Item { received, ticket } = item;
+                    let ticket = ticket.of_parts(effects.iter().count());
+                    pending.extend(effects.into_iter().map(|effect| Pending {
+                        item: Item {
+                            received: Arc::clone(&received),
+                            ticket: ticket.clone(),
+                        },
+                        effect,
+                    }));
+                }
+                Decision::Refuse(refusal) => dead.push((item, refusal.reason(), refusal.to_string(), false)),
             }
         }
         self.report(finished).await;
-        for (item, refusal) in refused {
-            self.bury(item, None, refusal.reason(), refusal.to_string()).await;
+        for (item, reason, detail, policy) in dead {
+            self.bury(item, None, reason, detail, policy).await;
         }
-        pending
+        (pending, unknown)
+    }
+
+    /// Whether a policy sets this aside: nothing shows that it is new, and there is no database to compare it with.
+    fn must_be_compared(&self, item: &Item, effects: &Effects, now: Timestamp) -> bool {
+        let (ports, change) = (&self.shared.ports, &item.received.change);
+        ports.old_records == OldRecords::DeadLetter
+            && ports.ledger.is_none()
+            && effects
+                .iter()
+                .any(|effect| needs_effects_check(effect, change.op, change.commit_ms, now.as_millisecond()))
     }
 
     /// What is decided, on its way through the targets.
@@ -253,7 +305,7 @@ impl Lane {
             while let Some((groups, fate)) = delivery.next(|_| false).await {
                 let fate = match fate {
                     Fate::Unknown { detail } => {
-                        attempts += u32::from(shared.accepting.load(Ordering::Relaxed));
+                        attempts += u32::from(shared.is_accepting());
                         if attempts < UNKNOWN_ATTEMPTS {
                             for group in groups {
                                 self.parked.put_back(Puzzle { group, attempts });
@@ -286,7 +338,7 @@ impl Lane {
                     let Some(Pending { item, effect }) = group.0.pop() else {
                         continue;
                     };
-                    self.bury(item, Some(effect.key), reason, detail.clone()).await;
+                    self.bury(item, Some(effect.key), reason, detail.clone(), false).await;
                     // The newest was rejected: the one before it is the newest now, once the letter is written.
                     self.parked.wait_all(group);
                 }
@@ -329,38 +381,29 @@ impl Lane {
     }
 
     async fn wait_for_store(&self, error: &crate::dedupe::DedupeError, backoff: &mut Backoff) {
+        let disposition = Disposition::of_dedupe(error);
         self.shared
-            .ports
-            .telemetry
-            .retried(self.consumer.name(), Target::Dedupe.name());
-        match Disposition::of_dedupe(error) {
-            Disposition::StandStill { detail } => {
-                self.shared.standstills.begin(self.consumer, Target::Dedupe, &detail);
-                self.shared.await_turn(self.consumer, Target::Dedupe).await;
-            }
-            Disposition::Retry { detail, after } => {
-                let wait = backoff.next(after, &self.shared.ports.randomness);
-                tracing::warn!(
-                    consumer = self.consumer.name(),
-                    detail,
-                    ?wait,
-                    "dedupe store: trying again"
-                );
-                self.shared.wait(wait).await;
-            }
-            Disposition::Proceed | Disposition::Bisect { .. } | Disposition::Hold { .. } => {}
-        }
+            .wait_for(self.consumer, Target::Dedupe, disposition, backoff)
+            .await;
+        self.shared.await_turn(self.consumer, Target::Dedupe).await;
     }
 
     /// Hands a record to the undertaker. Its row, and its fact if there is one, wait until the letter is written.
-    async fn bury(&mut self, item: Item, key: Option<EffectKey>, reason: &'static str, detail: String) {
+    pub(super) async fn bury(
+        &mut self,
+        item: Item,
+        key: Option<EffectKey>,
+        reason: &'static str,
+        detail: String,
+        policy: bool,
+    ) {
         let letter = self.parked.expect_letter(&item, key);
         let dead = Dead {
             body: Body::Row(item.received),
             ticket: item.ticket,
             reason,
             detail,
-            policy: false,
+            policy,
             tell: Some(Tell {
                 lane: self.tell.clone(),
                 letter,
@@ -370,7 +413,7 @@ impl Lane {
         let _gone = self.undertaker.send(dead).await;
     }
 
-    fn finish(&self, ticket: Ticket, outcome: Outcome) -> Finished {
+    pub(super) fn finish(&self, ticket: Ticket, outcome: Outcome) -> Finished {
         Finished {
             ticket,
             consumers: ConsumerSet::only(self.consumer),
@@ -378,7 +421,7 @@ impl Lane {
         }
     }
 
-    async fn report(&self, finished: Vec<Finished>) {
+    pub(super) async fn report(&self, finished: Vec<Finished>) {
         if !finished.is_empty() {
             let queue = Queue::Consumer(self.consumer);
             self.shared.halts.ended(queue, finished.len());

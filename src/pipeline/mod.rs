@@ -11,7 +11,9 @@
 //! what may be committed; this file moves data between them, one event at a time, and never waits for a lane.
 
 mod backoff;
+mod compare;
 mod delivery;
+mod evaluation;
 mod fit;
 mod halt;
 mod inbox;
@@ -21,6 +23,7 @@ mod lane;
 mod outcome;
 mod parked;
 mod partitions;
+mod rules;
 mod shared;
 pub mod source;
 mod standstill;
@@ -54,7 +57,8 @@ use undertaker::{Dead, Undertaker};
 pub use backoff::Randomness;
 pub use outcome::{Disposition, Outcome};
 pub use partitions::PartitionStatus;
-pub use shared::Ports;
+pub use rules::{ReadRules, RuleBook};
+pub use shared::{OldRecords, Ports};
 
 /// How the pipeline runs.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::consumers::Reason;
 use crate::dedupe::DedupeError;
 use crate::inngest::Answer;
+use crate::postgres::LedgerError;
 
 /// The end of a record for one consumer. Every record ends in exactly one of these, or it is not finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +99,22 @@ impl Disposition {
             DedupeError::Configuration(_) => Self::StandStill {
                 detail: error.to_string(),
             },
+        }
+    }
+
+    /// What an error of the database means.
+    #[must_use]
+    pub fn of_ledger(error: &LedgerError) -> Self {
+        let detail = error.to_string();
+        match error {
+            LedgerError::Unavailable(_) => Self::Retry { detail, after: None },
+            LedgerError::Configuration(_) => Self::StandStill { detail },
+            LedgerError::Rejected(_) => Self::Bisect {
+                reason: "database_rejected",
+                detail,
+            },
+            // Halved until it fits; what alone takes too long is as unknown as any other answer.
+            LedgerError::TooLong(_) | LedgerError::Unknown(_) => Self::Hold { detail },
         }
     }
 }

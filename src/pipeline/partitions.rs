@@ -103,7 +103,13 @@ impl Partitions {
         match ours.progress.receive(offset, pending) {
             Ok(received) => {
                 let (seq, epoch) = (received.seq, ours.epoch.clone());
-                Some((Ticket { place, seq, epoch }, received.pending))
+                let ticket = Ticket {
+                    place,
+                    seq,
+                    epoch,
+                    parts: None,
+                };
+                Some((ticket, received.pending))
             }
             Err(error) => {
                 tracing::warn!(?place, %error, "record received twice in one assignment; it is in hand already");
@@ -113,9 +119,12 @@ impl Partitions {
     }
 
     /// Registers an outcome, and says for which of the consumers that read the partition. `None` if it came too late: the
-    /// partition has another owner by now.
+    /// partition has another owner by now; or too early: the record has other effects.
     pub(super) fn finish(&mut self, finished: &Finished) -> Option<ConsumerSet> {
         let ticket = &finished.ticket;
+        if !ticket.is_last() {
+            return None;
+        }
         match self.ours.get_mut(&ticket.place) {
             Some(ours) if ours.epoch.is(&ticket.epoch) => {
                 ours.progress.finish(ticket.seq, finished.consumers);

@@ -1,19 +1,23 @@
 //! What all lanes of one pipeline share: the ports, the fence, the standstill of each consumer.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::backoff::Randomness;
+use super::backoff::{Backoff, Randomness};
 use super::halt::Halts;
+use super::outcome::Disposition;
+use super::rules::RuleBook;
 use super::standstill::{Standstills, Target};
 use crate::clock::SharedClock;
-use crate::consumers::{Consumer, Rules};
+use crate::consumers::Consumer;
 use crate::dead_letters::DeadLetters;
 use crate::dedupe::Dedupe;
-use crate::inngest::Deliver;
+use crate::inngest::{Deliver, EventBatch};
+use crate::postgres::{Ledger, LedgerError};
 use crate::progress::Seq;
 use crate::record::TopicPartition;
 use crate::telemetry::Telemetry;
@@ -23,11 +27,25 @@ use crate::telemetry::Telemetry;
 pub struct Ports {
     pub dedupe: Arc<dyn Dedupe>,
     pub deliver: Arc<dyn Deliver>,
+    /// What was settled, and who evaluates tiers and missions. Without it everything goes to Inngest, uncompared.
+    pub ledger: Option<Arc<dyn Ledger>>,
     pub dead_letters: Arc<dyn DeadLetters>,
     pub clock: SharedClock,
     pub randomness: Arc<Randomness>,
-    pub rules: Arc<Rules>,
+    pub rules: RuleBook,
+    /// What becomes of records that may be repetitions when no database can tell.
+    pub old_records: OldRecords,
     pub telemetry: Arc<Telemetry>,
+}
+
+/// `OLD_RECORDS`: what becomes of a record of which nothing shows that it is new, without a database to compare it with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OldRecords {
+    /// Whoever settles must be idempotent.
+    #[default]
+    Deliver,
+    /// With the policy reason `needs_effects_check`.
+    DeadLetter,
 }
 
 impl std::fmt::Debug for Ports {
@@ -65,6 +83,23 @@ pub(super) struct Ticket {
     pub(super) place: TopicPartition,
     pub(super) seq: Seq,
     pub(super) epoch: Epoch,
+    /// How many of several effects of one record have not ended yet; the last one ends the record.
+    pub(super) parts: Option<Arc<AtomicUsize>>,
+}
+
+impl Ticket {
+    /// The same record, finished only when all of so many effects are.
+    pub(super) fn of_parts(self, count: usize) -> Self {
+        let parts = (count > 1).then(|| Arc::new(AtomicUsize::new(count)));
+        Self { parts, ..self }
+    }
+
+    /// One effect has ended. False while there are others.
+    pub(super) fn is_last(&self) -> bool {
+        self.parts
+            .as_ref()
+            .is_none_or(|parts| parts.fetch_sub(1, Ordering::AcqRel) == 1)
+    }
 }
 
 pub(super) struct Shared {
@@ -73,7 +108,7 @@ pub(super) struct Shared {
     pub(super) fence: watch::Sender<u64>,
     /// Whether Inngest takes what comes: tells "down for everyone" from "refuses this one". What the last request showed
     /// that was no further attempt at an unknown answer; such an attempt shows only that it takes, if it does.
-    pub(super) accepting: AtomicBool,
+    accepting: AtomicBool,
     pub(super) standstills: Standstills,
     pub(super) halts: Halts,
     /// Takes what only an operator can mend, and what no waiting for one is provided for: the process ends.
@@ -106,6 +141,79 @@ impl Shared {
     pub(super) async fn until_ended(&self, epoch: &Epoch) {
         let mut fence = self.fence.subscribe();
         while epoch.is_live() && fence.changed().await.is_ok() {}
+    }
+
+    /// Waits for the database's answer, and counts it.
+    pub(super) async fn call<T>(
+        &self,
+        consumer: Consumer,
+        name: &'static str,
+        call: impl Future<Output = Result<T, LedgerError>>,
+    ) -> Result<T, LedgerError> {
+        let started = tokio::time::Instant::now();
+        let answer = call.await;
+        let result = answer.as_ref().map_or_else(LedgerError::label, |_| "done");
+        self.ports.telemetry.called(consumer, name, result, started.elapsed());
+        if answer.is_ok() {
+            self.standstills.end(consumer, Target::Database);
+        }
+        answer
+    }
+
+    /// Sends these events, and says what the answer means.
+    pub(super) async fn send(&self, consumer: Consumer, events: &EventBatch, request: Range<usize>) -> Disposition {
+        let started = tokio::time::Instant::now();
+        let _in_flight = self.ports.telemetry.sending(consumer, request.len());
+        let answer = self.ports.deliver.send(events, request).await;
+        self.ports.telemetry.answered(consumer, &answer, started.elapsed());
+        let disposition = Disposition::of_answer(answer);
+        if disposition == Disposition::Proceed {
+            self.standstills.end(consumer, Target::Inngest);
+        }
+        disposition
+    }
+
+    /// Waits as an answer that is not final demands: until it may be asked again, or until an operator has acted.
+    pub(super) async fn wait_for(
+        &self,
+        consumer: Consumer,
+        target: Target,
+        disposition: Disposition,
+        backoff: &mut Backoff,
+    ) {
+        let (detail, after) = match disposition {
+            Disposition::Proceed => return,
+            Disposition::StandStill { detail } => {
+                self.standstills.begin(consumer, target, &detail);
+                return;
+            }
+            Disposition::Retry { detail, after } => (detail, after),
+            Disposition::Hold { detail } | Disposition::Bisect { detail, .. } => (detail, None),
+        };
+        let wait = backoff.next(after, &self.ports.randomness);
+        self.ports.telemetry.retried(consumer.name(), target.name());
+        let (consumer, target) = (consumer.name(), target.name());
+        tracing::warn!(consumer, target, detail, ?wait, "trying again");
+        self.wait(wait).await;
+    }
+
+    /// Whether a target takes what comes, as far as the last request showed that was no further attempt at an unknown answer.
+    /// Such an attempt says only that it takes, if it does: alone, and the last to come, it would be held for ever.
+    pub(super) fn note(&self, disposition: &Disposition, is_again: bool) {
+        match disposition {
+            Disposition::Proceed => self.accepting.store(true, Ordering::Relaxed),
+            // It answers, and judges events.
+            Disposition::Bisect { .. } => {}
+            Disposition::Retry { .. } | Disposition::StandStill { .. } | Disposition::Hold { .. } => {
+                if !is_again {
+                    self.accepting.store(false, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_accepting(&self) -> bool {
+        self.accepting.load(Ordering::Relaxed)
     }
 
     /// Waits until this consumer may ask the target; see [`Standstills::await_turn`].

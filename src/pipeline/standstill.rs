@@ -13,13 +13,14 @@ use crate::consumers::Consumer;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
     Dedupe,
+    Database,
     Inngest,
 }
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The standstills of all consumers.
-pub(super) struct Standstills([[Standstill; 2]; Consumer::ALL.len()]);
+pub(super) struct Standstills([[Standstill; Target::ALL.len()]; Consumer::ALL.len()]);
 
 #[derive(Default)]
 struct Standstill {
@@ -28,9 +29,12 @@ struct Standstill {
 }
 
 impl Target {
+    pub(super) const ALL: [Self; 3] = [Self::Dedupe, Self::Database, Self::Inngest];
+
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Dedupe => "dedupe",
+            Self::Database => "database",
             Self::Inngest => "inngest",
         }
     }
@@ -45,7 +49,7 @@ impl Default for Standstills {
 impl Standstills {
     /// Why the consumer stands still, if it does.
     pub(super) fn reason(&self, consumer: Consumer) -> Option<String> {
-        [Target::Dedupe, Target::Inngest]
+        Target::ALL
             .into_iter()
             .find_map(|target| self.of(consumer, target)?.reason.borrow().clone())
     }
@@ -74,7 +78,7 @@ impl Standstills {
     /// The consumer has nothing in hand, and so nobody probes for it: what was refused went with its partitions. The next
     /// request finds out anew.
     pub(super) fn forget(&self, consumer: Consumer) {
-        for target in [Target::Dedupe, Target::Inngest] {
+        for target in Target::ALL {
             self.end(consumer, target);
         }
     }

@@ -13,8 +13,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::backoff::Backoff;
 use super::item::{Finished, Received};
-use super::outcome::Outcome;
+use super::outcome::{Disposition, Outcome};
 use super::shared::{Shared, Ticket};
+use super::standstill::Target;
 use crate::dead_letters::{Letter, Queue, WriteError};
 use crate::progress::ConsumerSet;
 use crate::record::Record;
@@ -100,7 +101,35 @@ impl Undertaker {
         if !is_written {
             self.shared.halts.withdraw(self.queue, admitted);
         }
-        is_written
+        is_written && self.is_noted(dead).await
+    }
+
+    /// Tells the database, so that nobody takes the row for one that was missed. False if the record stopped being ours.
+    async fn is_noted(&self, dead: &Dead) -> bool {
+        let (Some(ledger), Queue::Consumer(consumer), Body::Row(received)) =
+            (&self.shared.ports.ledger, self.queue, &dead.body)
+        else {
+            return true;
+        };
+        let mut backoff = Backoff::default();
+        while dead.ticket.epoch.is_live() {
+            self.shared.await_turn(consumer, Target::Database).await;
+            let noted = ledger.bury(consumer, &received.change.row, dead.reason);
+            match self.shared.call(consumer, "mark_dead", noted).await {
+                Ok(()) => return true,
+                Err(error) => match Disposition::of_ledger(&error) {
+                    // The letter tells what is wrong with it; the reconciler will find the row once more.
+                    Disposition::Proceed | Disposition::Bisect { .. } | Disposition::Hold { .. } => {
+                        tracing::error!(%error, consumer = consumer.name(), "dead letter not noted in the database");
+                        return true;
+                    }
+                    wait @ (Disposition::Retry { .. } | Disposition::StandStill { .. }) => {
+                        self.shared.wait_for(consumer, Target::Database, wait, &mut backoff).await;
+                    }
+                },
+            }
+        }
+        false
     }
 
     /// Writes a letter and waits for its delivery report, however long it takes. False if the record stopped being ours.

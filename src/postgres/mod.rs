@@ -5,10 +5,24 @@
 //! announced. It never decides what a row means (the consumers do), never tries again and never judges an error for a
 //! record: the pipeline does.
 
+mod cache;
+mod client;
+mod failure;
+pub mod memory;
+mod programs;
+mod start;
+mod url;
+
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 
-use crate::consumers::Effect;
+use crate::consumers::{Consumer, Effect};
+use crate::rows::Row;
+
+pub use cache::RulesCache;
+pub use client::{Client, MAX_CONNECTIONS};
+pub use start::{StartError, rule_book};
+pub use url::DatabaseUrl;
 
 /// The functions of `schemas/postgres`, as the pipeline needs them. Every call is one statement and idempotent.
 pub trait Ledger: Send + Sync {
@@ -31,8 +45,13 @@ pub trait Ledger: Send + Sync {
     /// This announcement will never be accepted.
     fn announcement_rejected<'a>(&'a self, id: &'a str, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>>;
 
-    /// The record of this effect is in the dead letters.
-    fn bury<'a>(&'a self, effect: &'a Effect, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>>;
+    /// A record of this row is in this consumer's dead letters: its effects are `dead` with the basis it had.
+    fn bury<'a>(
+        &'a self,
+        consumer: Consumer,
+        row: &'a Row,
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<(), LedgerError>>;
 }
 
 /// How `effects` stands to a decision.
@@ -59,6 +78,48 @@ pub struct Announcement {
     pub data: Box<RawValue>,
 }
 
+impl Announcement {
+    /// The version of the shape of every announced event.
+    const V: &str = "2026-11-21.1";
+
+    /// Appends the event as compact JSON.
+    pub fn write_json(&self, now_ms: i64, out: &mut Vec<u8>) {
+        #[derive(serde::Serialize)]
+        struct Envelope<'a> {
+            id: &'a str,
+            name: &'a str,
+            ts: i64,
+            v: &'static str,
+            data: &'a RawValue,
+        }
+        let envelope = Envelope {
+            id: &self.id,
+            name: &self.name,
+            ts: self.ts_ms.min(now_ms),
+            v: Self::V,
+            data: &self.data,
+        };
+        // Writing texts, integers and finished JSON into memory cannot fail.
+        let _infallible = serde_json::to_writer(out, &envelope);
+    }
+}
+
+impl LedgerError {
+    pub const LABELS: [&'static str; 5] = ["unavailable", "configuration", "too_long", "rejected", "unknown"];
+
+    /// The error's metric label.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Configuration(_) => "configuration",
+            Self::TooLong(_) => "too_long",
+            Self::Rejected(_) => "rejected",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+}
+
 /// Why a call failed. What it means for a record is in `Disposition::of_ledger`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
@@ -76,4 +137,13 @@ pub enum LedgerError {
     Rejected(String),
     #[error("unknown answer of the database: {0}")]
     Unknown(String),
+}
+
+/// A column of an answer. One that is not as the functions promise is nobody's row's fault.
+fn field<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a tokio_postgres::Row,
+    index: usize,
+) -> Result<T, LedgerError> {
+    row.try_get(index)
+        .map_err(|error| LedgerError::Unknown(format!("column {index} of the answer: {error}")))
 }

@@ -40,6 +40,8 @@ pub struct Telemetry {
     latency: Histogram<f64>,
     requests: Counter<u64>,
     request_duration: Histogram<f64>,
+    database_calls: Counter<u64>,
+    database_call_duration: Histogram<f64>,
     retries: Counter<u64>,
     commits: Counter<u64>,
     rebalances: Counter<u64>,
@@ -138,6 +140,11 @@ impl Telemetry {
             ),
             requests: counter(names::REQUESTS, "Requests to Inngest, by consumer and answer."),
             request_duration: seconds(names::REQUEST_DURATION, "How long Inngest took to answer."),
+            database_calls: counter(names::DATABASE_CALLS, "Statements of the pipeline, by consumer, call and result."),
+            database_call_duration: seconds(
+                names::DATABASE_CALL_DURATION,
+                "How long the database took to answer, by consumer and call.",
+            ),
             retries: counter(names::RETRIES, "Waits before trying again, by consumer and target."),
             commits: counter(names::COMMITS, "Offset commits, by result."),
             rebalances: counter(names::REBALANCES, "Rebalance callbacks, by kind."),
@@ -169,7 +176,7 @@ impl Telemetry {
                 self.claims
                     .add(0, &[consumer_label(Some(consumer)), KeyValue::new("answer", claim)]);
             }
-            for target in ["dedupe", "inngest", "dead_letters"] {
+            for target in ["dedupe", "database", "inngest", "dead_letters"] {
                 self.retries
                     .add(0, &[consumer_label(Some(consumer)), KeyValue::new("target", target)]);
             }
@@ -242,6 +249,14 @@ impl Telemetry {
         let labels = [consumer_label(Some(consumer)), KeyValue::new("answer", answer.label())];
         self.requests.add(1, &labels);
         self.request_duration.record(took.as_secs_f64(), &labels);
+    }
+
+    /// A statement of the pipeline has its answer: `done`, or the label of its error.
+    pub fn called(&self, consumer: Consumer, call: &'static str, result: &'static str, took: Duration) {
+        let (consumer, call) = (consumer_label(Some(consumer)), KeyValue::new("call", call));
+        self.database_call_duration
+            .record(took.as_secs_f64(), &[consumer.clone(), call.clone()]);
+        self.database_calls.add(1, &[consumer, call, KeyValue::new("result", result)]);
     }
 
     /// A wait before asking a target again, on behalf of a consumer or (for what is undecodable) of `decode`.

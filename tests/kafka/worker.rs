@@ -16,7 +16,7 @@ use crm_event_processors::inngest::recorded::Recorded;
 use crm_event_processors::kafka::{self, Connection, Group, Membership, Source, StartAt, StartError};
 use crm_event_processors::loyalty::{DEMO_PROGRAM, Programs};
 use crm_event_processors::pipeline::source::Handle;
-use crm_event_processors::pipeline::{self, Exit, Options, Ports, Randomness};
+use crm_event_processors::pipeline::{self, Exit, OldRecords, Options, Ports, Randomness, RuleBook};
 use crm_event_processors::progress::Orders;
 use crm_event_processors::record::{Budget, TopicPartition};
 use crm_event_processors::telemetry::{Status, Telemetry};
@@ -117,10 +117,12 @@ impl World {
             dead_letters: Arc::new(dead_letters),
             clock,
             randomness: Arc::new(Randomness::seeded(self.started.get())),
-            rules: Arc::new(Rules::new(
+            ledger: None,
+            old_records: OldRecords::Deliver,
+            rules: RuleBook::fixed(Arc::new(Rules::new(
                 Arc::new(Programs::from_json(DEMO_PROGRAM).expect("valid")),
                 None,
-            )),
+            ))),
             telemetry: telemetry.clone(),
         };
         let budget = Budget::new(start.max_records, 50_000_000);

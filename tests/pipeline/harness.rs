@@ -12,7 +12,9 @@ use crm_event_processors::faults::Gate;
 use crm_event_processors::inngest::memory::{Fault, MemoryDeliver};
 use crm_event_processors::kafka::memory::{Member, MemoryLog, MemoryRecord};
 use crm_event_processors::loyalty::{DEMO_PROGRAM, Programs};
-use crm_event_processors::pipeline::{self, Exit, Options, Ports, Randomness};
+use crm_event_processors::pipeline::{self, Exit, OldRecords, Options, Ports, Randomness, RuleBook};
+use crm_event_processors::postgres::Ledger;
+use crm_event_processors::postgres::memory::MemoryLedger;
 use crm_event_processors::record::{Budget, TopicPartition};
 use crm_event_processors::telemetry::{Status, Telemetry};
 use tokio::task::JoinHandle;
@@ -22,14 +24,17 @@ pub(super) const PURCHASES: TopicPartition = TopicPartition { topic: 0, partitio
 pub(super) const OTHER_PURCHASES: TopicPartition = TopicPartition { topic: 0, partition: 1 };
 pub(super) const WALLET: TopicPartition = TopicPartition { topic: 1, partition: 0 };
 
-const TOPICS: [&str; 3] = [
+pub(super) const REFERRALS: TopicPartition = TopicPartition { topic: 3, partition: 0 };
+
+const TOPICS: [&str; 4] = [
     "crm.public.purchase_ledger",
     "crm.public.wallet_ledger",
     "crm.public.form_submissions",
+    "crm.public.referral_ledger",
 ];
 
 /// 2026-11-20T12:00:00Z; every row of these tests was committed a second before.
-const NOW_MS: i64 = 1_795_176_000_000;
+pub(super) const NOW_MS: i64 = 1_795_176_000_000;
 
 /// Longer than any back-off adds up to here.
 const PATIENCE: Duration = Duration::from_secs(3 * 3600);
@@ -40,6 +45,12 @@ pub(super) struct World {
     pub(super) store: MemoryStore,
     pub(super) inngest: Arc<MemoryDeliver>,
     pub(super) dead_letters: Arc<MemoryDeadLetters>,
+    pub(super) ledger: Option<Arc<MemoryLedger>>,
+    /// Rows created before it are none of ours, but for those that the database knows.
+    pub(super) effective_from: Option<jiff::Timestamp>,
+    pub(super) old_records: OldRecords,
+    /// In place of the demo's programs.
+    pub(super) rules: Option<RuleBook>,
     /// How many workers were started: each has an owner token of its own.
     started: std::cell::Cell<u32>,
 }
@@ -76,8 +87,22 @@ impl World {
             store: MemoryStore::default(),
             inngest: Arc::default(),
             dead_letters: Arc::default(),
+            ledger: None,
+            effective_from: None,
+            old_records: OldRecords::default(),
+            rules: None,
             started: std::cell::Cell::new(0),
         }
+    }
+
+    /// A world with a database.
+    pub(super) fn with_ledger() -> (Self, Arc<MemoryLedger>) {
+        let ledger = Arc::new(MemoryLedger::default());
+        let world = Self {
+            ledger: Some(Arc::clone(&ledger)),
+            ..Self::new()
+        };
+        (world, ledger)
     }
 
     /// A worker of all consumers that owns these partitions.
@@ -98,13 +123,19 @@ impl World {
         ));
         let telemetry = Arc::new(Telemetry::new().expect("instruments"));
         let programs = Arc::new(Programs::from_json(DEMO_PROGRAM).expect("the demo's program is valid"));
+        let rules = Rules {
+            database: self.ledger.is_some(),
+            ..Rules::new(programs, self.effective_from)
+        };
         let ports = Ports {
             dedupe: dedupe.clone(),
             deliver: self.inngest.clone(),
+            ledger: self.ledger.clone().map(|ledger| ledger as Arc<dyn Ledger>),
             dead_letters: self.dead_letters.clone(),
             clock,
             randomness: Arc::new(Randomness::seeded(u64::from(self.started.get()))),
-            rules: Arc::new(Rules::new(programs, None)),
+            old_records: self.old_records,
+            rules: self.rules.clone().unwrap_or_else(|| RuleBook::fixed(Arc::new(rules))),
             telemetry: telemetry.clone(),
         };
         let budget = Budget::new(start.max_records, start.max_bytes);
@@ -272,6 +303,17 @@ impl Purchase {
             "source":{{"ts_ms":{ms},"table":"purchase_ledger","txId":1,"lsn":{lsn}}},"op":"{op}","ts_ms":{ms}}}"#
         )
     }
+}
+
+/// A snapshot row of a completed purchase, in the snapshot of that time.
+pub(super) fn snapshot(id: &str, ts_ms: i64) -> String {
+    let read = Purchase {
+        op: "r",
+        ..Purchase::completed("an-id", 1)
+    };
+    let taken = format!(r#""source":{{"ts_ms":{ts_ms}"#);
+    let before = format!(r#""source":{{"ts_ms":{}"#, NOW_MS - 1000);
+    read.envelope().replace("an-id", id).replace(&before, &taken)
 }
 
 /// A completed purchase of that id, as Debezium writes it.

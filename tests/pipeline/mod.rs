@@ -4,6 +4,7 @@ mod crashes;
 mod delivery;
 mod halts;
 mod harness;
+mod ledger;
 mod poison;
 mod pressure;
 mod progress;

@@ -12,7 +12,7 @@ use crm_event_processors::dedupe::memory::MemoryStore;
 use crm_event_processors::inngest::memory::MemoryDeliver;
 use crm_event_processors::kafka::memory::MemoryLog;
 use crm_event_processors::loyalty::{DEMO_PROGRAM, Programs};
-use crm_event_processors::pipeline::{self, Options, Ports, Randomness};
+use crm_event_processors::pipeline::{self, OldRecords, Options, Ports, Randomness, RuleBook};
 use crm_event_processors::record::Budget;
 use crm_event_processors::telemetry::Telemetry;
 use crm_event_processors::telemetry::watchdog::{Loop, Patience, Watchdog};
@@ -52,10 +52,12 @@ async fn a_pipeline_whose_loop_is_blocked_is_named_and_one_that_goes_round_is_le
         dead_letters: Arc::<MemoryDeadLetters>::default(),
         clock: clock.clone(),
         randomness: Arc::new(Randomness::seeded(1)),
-        rules: Arc::new(Rules::new(
+        ledger: None,
+        old_records: OldRecords::Deliver,
+        rules: RuleBook::fixed(Arc::new(Rules::new(
             Arc::new(Programs::from_json(DEMO_PROGRAM).expect("valid")),
             None,
-        )),
+        ))),
         telemetry: telemetry.clone(),
     };
     let options = Options {

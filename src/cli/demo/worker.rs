@@ -23,7 +23,7 @@ use crate::dedupe::memory::MemoryStore;
 use crate::dedupe::{Dedupe, MemoryDedupe};
 use crate::inngest::{Deliver, Endpoint, HttpDeliver, HttpSettings};
 use crate::kafka::{self, Connection, Group, Membership};
-use crate::pipeline::{self, Exit, Ports, Randomness};
+use crate::pipeline::{self, Exit, OldRecords, Ports, Randomness, RuleBook};
 use crate::progress::Orders;
 use crate::record::{Budget, Topics};
 use crate::rows::Table;
@@ -81,7 +81,9 @@ impl Employer {
             )?),
             clock: Arc::clone(&self.clock),
             randomness,
-            rules: Arc::clone(&self.rules),
+            ledger: None,
+            old_records: OldRecords::Deliver,
+            rules: RuleBook::fixed(Arc::clone(&self.rules)),
             telemetry: Arc::clone(&self.telemetry),
         };
         let membership = Membership {

@@ -164,7 +164,7 @@ impl Explainer {
         match consumers::decide(consumer, change, &self.rules, self.now) {
             Decision::Ignore(reason) => Verdict::Ignore(reason.as_str()),
             Decision::Refuse(refusal) => refuse(refusal.reason(), refusal.to_string()),
-            Decision::Deliver(effect) => self.deliver(&effect).unwrap_or_else(|| {
+            Decision::Deliver(effects) => effects.iter().find_map(|effect| self.deliver(effect)).unwrap_or_else(|| {
                 // What delivery says of an event that no request can carry.
                 let detail = "the event alone is larger than one request may be".to_owned();
                 refuse("event_too_large", detail)

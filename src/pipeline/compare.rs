@@ -1,0 +1,120 @@
+//! The old-record check: takes what a lane has decided, gives what must still be delivered.
+//!
+//! What no change proves to be new (a snapshot row, an old record, an update without its old image) is compared with the
+//! table `effects`, one query a batch. So a snapshot of a million rows delivers the missed ones and no others. Without a
+//! database nothing is compared: whoever settles must be idempotent. It never delivers.
+
+use std::collections::VecDeque;
+
+use super::backoff::Backoff;
+use super::evaluation::Call;
+use super::item::{Pending, is_older_state};
+use super::lane::Lane;
+use super::outcome::{Disposition, Outcome};
+use super::standstill::Target;
+use crate::consumers::{Effect, Proof, Reason, needs_effects_check};
+use crate::postgres::Standing;
+
+impl Lane {
+    /// What is done already is finished; the rest comes back in its order.
+    pub(super) async fn compare(&mut self, pending: Vec<Pending>) -> Vec<Pending> {
+        let Some(ledger) = self.shared.ports.ledger.clone() else {
+            return pending;
+        };
+        let now_ms = self.shared.ports.clock.now_ms();
+        let is_asked = |pending: &Pending| {
+            let (effect, change) = (&pending.effect, pending.change());
+            matches!(effect.proof, Proof::IfKnown(_))
+                || (is_compared(effect) && needs_effects_check(effect, change.op, change.commit_ms, now_ms))
+        };
+        let (asked, mut kept): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_asked);
+        let mut parts = VecDeque::from([asked]);
+        let mut answered = Vec::new();
+        let mut backoff = Backoff::default();
+        while let Some(mut part) = parts.pop_front() {
+            part.retain(|pending| pending.item.ticket.epoch.is_live());
+            if part.is_empty() {
+                continue;
+            }
+            self.shared.await_turn(self.consumer, Target::Database).await;
+            let effects: Vec<&Effect> = part.iter().map(|pending| &pending.effect).collect();
+            let compared = self.shared.call(self.consumer, "compare_effects", ledger.compare(&effects)).await;
+            let error = match compared {
+                Ok(standings) => {
+                    self.shared.standstills.end(self.consumer, Target::Database);
+                    answered.extend(part.into_iter().zip(standings));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match Disposition::of_ledger(&error) {
+                Disposition::Bisect { .. } | Disposition::Hold { .. } if part.len() > 1 => {
+                    let second = part.split_off(part.len() / 2);
+                    parts.push_front(second);
+                    parts.push_front(part);
+                }
+                Disposition::Bisect { reason, detail } => {
+                    for Pending { item, effect } in part {
+                        self.bury(item, Some(effect.key), reason, detail.clone(), false).await;
+                    }
+                }
+                other => {
+                    self.shared
+                        .wait_for(self.consumer, Target::Database, other, &mut backoff)
+                        .await;
+                    parts.push_front(part);
+                }
+            }
+        }
+        if answered.is_empty() {
+            return kept;
+        }
+        let mut finished = Vec::new();
+        for (pending, standing) in answered {
+            let Some(reason) = is_done(&pending.effect, standing) else {
+                kept.push(pending);
+                continue;
+            };
+            if standing == Standing::Equal && pending.effect.state_like {
+                // The newest state is settled: the older ones in hand are no news.
+                let is_covered =
+                    |member: &Pending| member.effect.key == pending.effect.key && is_before(member, &pending);
+                for covered in kept.extract_if(.., |member| is_covered(member)) {
+                    finished.push(self.finish(covered.item.ticket, Outcome::Superseded));
+                }
+            }
+            finished.push(self.finish(pending.item.ticket, Outcome::Ignored(reason)));
+        }
+        self.report(finished).await;
+        kept.sort_by_key(|pending| (pending.item.ticket.place, pending.item.ticket.seq));
+        kept
+    }
+}
+
+/// What the database evaluates is compared there, by the call itself.
+const fn is_compared(effect: &Effect) -> bool {
+    Call::of(effect).is_none()
+}
+
+/// Why there is nothing to do, if there is not.
+fn is_done(effect: &Effect, standing: Standing) -> Option<Reason> {
+    if let Proof::IfKnown(_) = effect.proof {
+        if standing == Standing::Absent {
+            return Some(Reason::BeforeCutOff);
+        }
+        if !is_compared(effect) {
+            return None;
+        }
+    }
+    match standing {
+        Standing::Equal => Some(Reason::InEffects),
+        Standing::Absent | Standing::Zero if effect.fact().target == 0 => Some(Reason::ZeroInEffects),
+        Standing::Absent | Standing::Zero | Standing::Differs => None,
+    }
+}
+
+/// Whether `member` was received before `pending` and is no newer state of the row.
+fn is_before(member: &Pending, pending: &Pending) -> bool {
+    let place = |pending: &Pending| (pending.item.ticket.place, pending.item.ticket.seq);
+    place(member) < place(pending) && !is_older_state(pending, member)
+}
