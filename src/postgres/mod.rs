@@ -9,6 +9,7 @@ mod cache;
 mod client;
 mod failure;
 pub mod memory;
+pub mod migrations;
 mod programs;
 mod start;
 mod url;
