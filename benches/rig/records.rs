@@ -112,7 +112,11 @@ pub(crate) const READERS: [Consumer; 3] = [Consumer::Currency, Consumer::Tier, C
 
 /// The whole id of the event that this row's change must lead to at one of its readers.
 pub(crate) fn event_id(consumer: Consumer, row: u32) -> String {
-    let effect = if consumer == Consumer::Currency { "award" } else { "evaluation" };
+    let effect = if consumer == Consumer::Currency {
+        "award"
+    } else {
+        "evaluation"
+    };
     let (consumer, lsn) = (consumer.name(), lsn(row));
     format!("{consumer}:{effect}:purchase_ledger:p-{row:08}:{lsn}")
 }

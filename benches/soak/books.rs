@@ -36,9 +36,7 @@ impl Books {
     /// Enters an event by its whole id: two ids of one change are two settlements, however alike they look.
     pub(crate) fn enter(&self, id: &str) {
         let owed = row_of(id).and_then(|row| {
-            let consumer = READERS
-                .into_iter()
-                .find(|consumer| id == event_id(*consumer, row))?;
+            let consumer = READERS.into_iter().find(|consumer| id == event_id(*consumer, row))?;
             Some((consumer, row as usize))
         });
         self.pages(|Pages { seen, balance }| {

@@ -80,7 +80,12 @@ pub struct Flags {
     #[arg(long, env = "REWARD_CONCURRENCY", value_name = "LANES", help_heading = "Consumers")]
     pub reward_concurrency: Option<String>,
     /// Lanes of the marketplace consumer. Default 2.
-    #[arg(long, env = "MARKETPLACE_CONCURRENCY", value_name = "LANES", help_heading = "Consumers")]
+    #[arg(
+        long,
+        env = "MARKETPLACE_CONCURRENCY",
+        value_name = "LANES",
+        help_heading = "Consumers"
+    )]
     pub marketplace_concurrency: Option<String>,
     /// How the connector writes numeric columns: `string`, or `precise:<scale>`. Default string.
     #[arg(long, env = "DECIMAL_MODE", value_name = "MODE", help_heading = "Consumers")]
