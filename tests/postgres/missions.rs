@@ -227,6 +227,7 @@ async fn a_row_that_no_mission_looks_at_or_ever_did_leaves_no_trace() {
     recorded(&db, &[element(&purchase, 1, &[("spend", "2026-01", "60", "100")])]).await;
     let answer = recorded(&db, &[element(&purchase, 2, &[])]).await;
     assert_eq!(said(&answer), news(&key("u-1", "spend", "2026-01"), "0", false, false));
+    db.done().await;
 }
 
 #[tokio::test]
