@@ -12,12 +12,19 @@ postgres_bin() { # folder of the newest installed server
   [[ -n $found ]] && dirname "$found"
 }
 
+# Debian puts it where only root's PATH leads.
+pgbouncer_bin() { PATH=$PATH:/usr/sbin command -v pgbouncer; }
+
 install_packages() { # services...
   local missing=() service
   for service in "$@"; do
     case $service in
       redis) command -v redis-server >/dev/null || missing+=(redis-server) ;;
-      postgres) postgres_bin >/dev/null || missing+=(postgresql) ;;
+      postgres)
+        postgres_bin >/dev/null || missing+=(postgresql)
+        pgbouncer_bin >/dev/null || missing+=(pgbouncer)
+        command -v openssl >/dev/null || missing+=(openssl)
+        ;;
       kafka)
         command -v openssl >/dev/null || missing+=(openssl)
         command -v java >/dev/null || missing+=(default-jre-headless)

@@ -2,14 +2,14 @@
 # One Kafka node that is broker and controller (KRaft), and the topics the worker expects. It listens twice: open to
 # everybody and everything, and with TLS, passwords and grants, as Confluent Cloud does.
 
-SOURCE_TOPICS=(crm.public.purchase_ledger crm.public.wallet_ledger crm.public.form_submissions)
+SOURCE_TOPICS=(crm.public.purchase_ledger crm.public.wallet_ledger crm.public.form_submissions
+  crm.public.mission_claims crm.public.referral_ledger crm.public.codes)
 DEAD_LETTER_TOPICS=(crm.dlq.decode crm.dlq.currency
   crm.dlq.tier crm.dlq.mission)
 
 # Who may come in through SASL_SSL. None of them may do anything: a test grants what its user has, and their names say
 # what that is. One password for all; it lives and dies with the data.
 SASL_USERS=(sound no-describe no-read no-group no-join no-dead-letter revoked)
-TLS=$RUN/tls
 
 java_command() { # log level, class, arguments...
   local level=$1
@@ -29,7 +29,6 @@ kafka_healthy() {
 # Topics are not created by mere use, as on Confluent Cloud: a typo must not become a topic.
 kafka_init() {
   mkdir "$DATA/kafka"
-  make_certificates >"$RUN/logs/openssl.log" 2>&1 || fail_with_log openssl "making the certificates failed"
   local password user users=
   password=$(openssl rand -hex 16)
   for user in "${SASL_USERS[@]}"; do users+=" user_$user=\"$password\""; done
@@ -62,18 +61,6 @@ PROPERTIES
   java_command warn kafka.tools.StorageTool format --standalone \
     --cluster-id crmStackAAAAAAAAAAAAAA --config "$DATA/kafka/server.properties"
   "${JAVA[@]}" >"$RUN/logs/kafka.log" 2>&1 || fail_with_log kafka "formatting the Kafka storage failed"
-}
-
-# A CA of our own, and a certificate for this machine that it signed. A week is longer than any stack lives.
-make_certificates() {
-  rm -rf "$TLS"
-  mkdir -m 700 "$TLS"
-  local new=(openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
-  "${new[@]}" -x509 -days 7 -subj '/CN=crm stack CA' -keyout "$TLS/ca.key" -out "$TLS/ca.pem" &&
-    "${new[@]}" -subj '/CN=localhost' -keyout "$TLS/server.key" -out "$TLS/server.csr" &&
-    openssl x509 -req -days 7 -in "$TLS/server.csr" -CA "$TLS/ca.pem" -CAkey "$TLS/ca.key" -CAcreateserial \
-      -extfile <(echo 'subjectAltName=DNS:localhost,IP:127.0.0.1') -out "$TLS/server.crt" &&
-    cat "$TLS/server.key" "$TLS/server.crt" >"$TLS/server.pem"
 }
 
 kafka_start() {

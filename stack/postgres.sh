@@ -24,6 +24,9 @@ postgres_init() {
   (cd / && as_postgres "$(postgres_bin)/initdb" --pgdata="$DATA/postgres/data" --username=postgres \
     --auth-local=trust --auth-host=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8 --no-sync) \
     >"$RUN/logs/postgres.log" 2>&1 || fail_with_log postgres "initdb failed"
+  # It wants the key for itself alone.
+  install -m 600 "$TLS/server.key" "$TLS/server.crt" "$DATA/postgres/data"
+  ((EUID != 0)) || chown postgres:postgres "$DATA/postgres/data/server.key" "$DATA/postgres/data/server.crt"
 }
 
 postgres_start() {
@@ -41,14 +44,25 @@ postgres_start() {
   # The slot limits are those of a small Supabase project, so that running out shows here too.
   start_process postgres "${setpriv[@]}" "$(postgres_bin)/postgres" -D "$DATA/postgres/data" \
     -c port="$POSTGRES_PORT" -c listen_addresses=127.0.0.1 -c unix_socket_directories="$DATA/postgres" \
-    -c wal_level=logical -c max_replication_slots=5 -c max_wal_senders=10 -c fsync=off -c timezone=UTC
+    -c ssl=on -c wal_level=logical -c max_replication_slots=5 -c max_wal_senders=10 -c fsync=off -c timezone=UTC
 }
 
 postgres_ready() {
   wait_until postgres 30 postgres_healthy
+  # Roles and databases of its own, because tests migrate a database each.
   [[ $(psql_admin -c "select 1 from pg_database where datname = 'crm'") == 1 ]] ||
-    psql_admin -c "create role crm login replication password 'crm'" -c "create database crm owner crm"
-  # The publication is the schema's last statement and the file is one transaction: it proves the rest.
-  [[ $(psql_crm -c "select 1 from pg_publication where pubname = 'crm_cdc_publication'") == 1 ]] ||
-    psql_crm --single-transaction -f "$STACK/schema.sql"
+    psql_admin -c "create role crm login replication createrole createdb password 'crm'" -c "create database crm owner crm"
+  postgres_migrate
+}
+
+# What `migrate` does, for a stack that is up before the worker is built.
+postgres_migrate() {
+  local folder=$STACK/../schemas/postgres file name
+  psql_crm -c 'set client_min_messages = warning' -f "$folder/0000_migrations.sql"
+  for file in "$folder"/*.sql; do
+    name=$(basename "$file" .sql)
+    [[ $name != 0000_migrations && $(psql_crm -c "select 1 from crm_events.migrations where name = '$name'") != 1 ]] || continue
+    psql_crm --single-transaction -f "$file" -c "insert into crm_events.migrations (name, checksum)
+      values ('$name', '$(sha256sum <"$file" | cut -d' ' -f1)')"
+  done
 }

@@ -16,7 +16,8 @@ use crate::inngest::{Endpoint, HttpDeliver, HttpSettings};
 use crate::kafka::{self, Membership};
 use crate::loyalty::Programs;
 use crate::pipeline::source::Failure;
-use crate::pipeline::{self, Exit, Ports, Randomness};
+use crate::pipeline::{self, Exit, Ports, Randomness, RuleBook};
+use crate::postgres;
 use crate::record::{Budget, Topics};
 use crate::telemetry::{self, Telemetry, logging};
 
@@ -36,7 +37,7 @@ pub const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 pub(super) fn run(flags: &Flags) -> anyhow::Result<Code> {
     let settings = Settings::from_flags(flags)?;
     logging::start(settings.log_format, &settings.log_filter);
-    let programs = read_programs(&settings.program_file)?;
+    let programs = settings.program_file.as_deref().map(read_programs).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(work(settings, programs));
     // Nothing of worth runs any more; whatever hangs in there must not keep the process.
@@ -51,7 +52,7 @@ pub(super) fn read_programs(path: &str) -> anyhow::Result<Programs> {
     Programs::from_json(&text).with_context(|| format!("PROGRAM_FILE {path}"))
 }
 
-async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
+async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<Code> {
     let clock: SharedClock = Arc::new(SystemClock);
     let shutdown = CancellationToken::new();
     stop_on_signal(shutdown.clone())?;
@@ -82,9 +83,14 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
     let deliver = HttpDeliver::new(endpoint, &http, Arc::clone(&clock))?;
     let dead_letters = KafkaDeadLetters::new(&settings.kafka, &settings.topic_prefix, Arc::clone(&clock));
     let dead_letters = dead_letters.map_err(kafka::StartError::Client)?;
-    // Looking whether everything is there may take a while with slow brokers. Nothing is in hand before.
-    let (handle, source) = tokio::select! {
-        joined = join(&settings, Arc::clone(&telemetry)) => joined?,
+    // Waiting for the database, and looking whether everything is there with slow brokers, may take a while. Nothing is in
+    // hand before.
+    let started = async {
+        let book = rule_book(&settings, programs).await?;
+        anyhow::Ok((book, join(&settings, Arc::clone(&telemetry)).await?))
+    };
+    let (book, (handle, source)) = tokio::select! {
+        started = started => started?,
         () = shutdown.cancelled() => {
             tracing::info!("stopped before it began");
             return Ok(Code::Ok);
@@ -106,7 +112,7 @@ async fn work(settings: Settings, programs: Programs) -> anyhow::Result<Code> {
         dead_letters: Arc::new(dead_letters),
         clock,
         randomness,
-        rules: Arc::new(Rules::new(Arc::new(programs), Some(settings.effective_from))),
+        rules: book.current(),
         telemetry: Arc::clone(&telemetry),
     };
     let _watchdog = hang::watch(
@@ -157,6 +163,18 @@ fn telemetry_of(settings: &Settings, instance: &str) -> anyhow::Result<Telemetry
 #[must_use]
 pub fn revoke_deadline(session_timeout_ms: u32) -> Duration {
     REVOKE_DEADLINE.min(Duration::from_millis(u64::from(session_timeout_ms)) / 2)
+}
+
+/// From the database, unless a file has the programs; the cut-off is the database's, if there is one.
+async fn rule_book(settings: &Settings, programs: Option<Programs>) -> anyhow::Result<RuleBook> {
+    let Some(url) = &settings.database else {
+        let programs = Arc::new(programs.unwrap_or_default());
+        return Ok(RuleBook::fixed(Arc::new(Rules::new(programs, settings.effective_from))));
+    };
+    let client = postgres::Client::new(url).map_err(postgres::StartError::Database)?;
+    let cache = postgres::RulesCache::new(&settings.cache_url);
+    let cache = cache.map_err(|error| Problems(vec![format!("CRM_CACHE_REDIS_URL: {error}")]))?;
+    Ok(postgres::rule_book(Arc::new(client), Some(cache), settings.effective_from, programs).await?)
 }
 
 async fn join(

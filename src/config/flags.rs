@@ -79,12 +79,35 @@ pub struct Flags {
     /// How the connector writes numeric columns: `string`, or `precise:<scale>`. Default string.
     #[arg(long, env = "DECIMAL_MODE", value_name = "MODE", help_heading = "Consumers")]
     pub decimal_mode: Option<String>,
-    /// The loyalty programs (JSON).
+    /// The loyalty programs (JSON). Required without DATABASE_URL; beside it, the file's programs are used.
     #[arg(long, env = "PROGRAM_FILE", value_name = "FILE", help_heading = "Consumers")]
     pub program_file: Option<String>,
-    /// Rows created before this instant (RFC 3339) are ignored. Required.
+    /// Rows created before this instant (RFC 3339) are ignored. Required without DATABASE_URL, and at the first start with it.
     #[arg(long, env = "LEDGER_EFFECTIVE_FROM", value_name = "TIME", help_heading = "Consumers")]
     pub ledger_effective_from: Option<String>,
+    /// Records that may be a repetition, without DATABASE_URL: `deliver`, or `deadletter`. Default deliver.
+    #[arg(long, env = "OLD_RECORDS", value_name = "WHAT", help_heading = "Consumers")]
+    pub old_records: Option<String>,
+
+    /// The database with the ledgers and what was settled: postgres://user:password@host:port/name. Certificates are checked
+    /// unless the host is this machine; sslrootcert=FILE names the authorities, sslmode=disable goes without.
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        help_heading = "Database"
+    )]
+    pub database_url: Option<String>,
+    /// The Redis that keeps the last good programs of the database, for a start while it is away. Default: REDIS_URL.
+    #[arg(
+        long,
+        env = "CRM_CACHE_REDIS_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        help_heading = "Database"
+    )]
+    pub crm_cache_redis_url: Option<String>,
 
     /// The dedupe store: redis:// or rediss:// (TLS), Redis 7 or newer, without eviction.
     #[arg(

@@ -2,6 +2,7 @@
 //!
 //! This is the only place that gives a setting its meaning and its default.
 
+mod database;
 mod deciding;
 mod flags;
 mod push;
@@ -17,10 +18,12 @@ use crate::consumers::Consumer;
 use crate::debezium::DecimalMode;
 use crate::dedupe::RedisUrl;
 use crate::kafka::{Connection, Group, StartAt};
+use crate::postgres::DatabaseUrl;
 use crate::progress::{ConsumerSet, Orders};
 use crate::rows::Table;
 use crate::telemetry::{Push, logging};
 
+pub use database::OldRecords;
 pub use deciding::Deciding;
 pub use flags::{Flags, variables};
 pub use secret::Secret;
@@ -40,10 +43,15 @@ pub struct Settings {
     /// The consumers that run, each with its lanes.
     pub consumers: Vec<(Consumer, usize)>,
     pub decimals: DecimalMode,
-    pub program_file: String,
-    /// Rows created before this are none of our business.
-    pub effective_from: Timestamp,
+    /// Unset only with a database, which has the programs. Given beside one, the file's programs are used.
+    pub program_file: Option<String>,
+    /// Rows created before this are none of our business. Unset only with a database, which keeps it.
+    pub effective_from: Option<Timestamp>,
+    pub database: Option<DatabaseUrl>,
+    pub old_records: OldRecords,
     pub redis_url: RedisUrl,
+    /// Where the last good programs of the database are kept.
+    pub cache_url: RedisUrl,
     pub dedup_window: Duration,
     pub inngest: Inngest,
     pub http: Option<SocketAddr>,
@@ -115,20 +123,15 @@ impl Reader {
             6000..=300_000,
         );
         let window = self.number(flags.dedup_window_secs.as_deref(), "DEDUP_WINDOW_SECS", 1..=86_400);
-        let program_file = self.required(flags.program_file.as_deref(), "PROGRAM_FILE", "the loyalty programs");
         let redis_url = self.required(flags.redis_url.as_deref(), "REDIS_URL", "the dedupe store");
         let redis_url = redis_url.and_then(|url| {
             RedisUrl::parse(url)
                 .map_err(|error| self.problems.push(error.to_string()))
                 .ok()
         });
+        let cache_url = self.cache_url(flags, redis_url.as_ref());
         let decimals = self.decimals(given(flags.decimal_mode.as_deref()));
-        let effective_from = self.effective_from(flags);
-        self.required(
-            flags.ledger_effective_from.as_deref(),
-            "LEDGER_EFFECTIVE_FROM",
-            "rows created before this instant are ignored (1970-01-01T00:00:00Z: none)",
-        );
+        let ledger = self.ledger(flags);
         let group = Group {
             main: given(flags.consumer_group_id.as_deref())
                 .unwrap_or("crm-event-processors")
@@ -172,9 +175,12 @@ impl Reader {
             accept_dead_letters: flags.accept_dead_letters,
             consumers,
             decimals,
-            program_file: program_file?.to_owned(),
-            effective_from: effective_from?,
+            program_file: ledger.program_file,
+            effective_from: ledger.effective_from,
+            database: ledger.database,
+            old_records: ledger.old_records,
             redis_url: redis_url?,
+            cache_url: cache_url?,
             dedup_window: Duration::from_secs(u64::from(window.unwrap_or(300))),
             inngest: inngest?,
             http,

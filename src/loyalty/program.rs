@@ -127,6 +127,24 @@ impl Programs {
         program_file::read(text)
     }
 
+    /// Reads one element of a file's list and puts it in the place of this merchant's earlier program.
+    ///
+    /// # Errors
+    /// Every problem of the program at once, also if it is another merchant's; nothing is changed.
+    pub fn put_json(&mut self, merchant: &str, text: &str) -> Result<(), ProgramErrors> {
+        let program = program_file::read_one(merchant, text)?;
+        self.put(merchant, program);
+        Ok(())
+    }
+
+    /// Gives the program that was there.
+    pub(super) fn put(&mut self, merchant: &str, program: Program) -> Option<Program> {
+        match MerchantId::new(merchant) {
+            Some(id) if merchant != "*" => self.by_merchant.insert(id, program),
+            _ => self.default.replace(program),
+        }
+    }
+
     /// The version in force at that time. A merchant that is listed never falls back to the default.
     #[must_use]
     pub fn version_at(&self, merchant: &MerchantId, at: Timestamp) -> Lookup<'_> {

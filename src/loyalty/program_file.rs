@@ -13,7 +13,7 @@ use super::{
     Activation, CurrencyRule, Metric, Mission, Period, Program, ProgramErrors, Programs, RefundPolicy, Rounding, Tier,
     TierRule, Timing, Trigger, Version, Window,
 };
-use crate::rows::{FormId, MerchantId};
+use crate::rows::FormId;
 
 /// Larger numbers are taken for a mistake.
 const MOST_RATE: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
@@ -29,8 +29,16 @@ pub(super) fn read(text: &str) -> Result<Programs, ProgramErrors> {
     if let Some(mut file) = root.object(&mut findings) {
         let list = file.required("programs", &mut findings);
         for node in list.and_then(|list| list.array(&mut findings)).unwrap_or_default() {
-            if let Some(object) = node.object(&mut findings) {
-                program(object, &mut programs, &mut findings);
+            if let Some((merchant, path, read)) = node
+                .object(&mut findings)
+                .and_then(|object| program(object, &mut findings))
+                && programs.put(&merchant, read).is_some()
+            {
+                findings.add(
+                    &path,
+                    format!("`{merchant}` is listed twice"),
+                    "keep one program for each merchant",
+                );
             }
         }
         file.finish(&mut findings);
@@ -38,7 +46,30 @@ pub(super) fn read(text: &str) -> Result<Programs, ProgramErrors> {
     findings.into_result(programs)
 }
 
-fn program(mut object: Object<'_>, programs: &mut Programs, findings: &mut Findings) {
+/// One element of the list, alone, which must be this merchant's.
+pub(super) fn read_one(expected: &str, text: &str) -> Result<Program, ProgramErrors> {
+    let root = Node::root(text)?;
+    let mut findings = Findings::default();
+    let read = root
+        .object(&mut findings)
+        .and_then(|object| program(object, &mut findings));
+    let read = read.and_then(|(merchant, path, program)| {
+        if merchant == expected {
+            return Some(program);
+        }
+        let wrong = format!("`{merchant}` stands where `{expected}` belongs");
+        findings.add(&path, wrong, "name the same merchant inside and outside");
+        None
+    });
+    match findings.into_result(read)? {
+        Some(program) => Ok(program),
+        // What cannot be read was reported above, so this is never empty-handed.
+        None => Err(ProgramErrors { problems: Vec::new() }),
+    }
+}
+
+/// The merchant as it is written, where that stands, and its program.
+fn program(mut object: Object<'_>, findings: &mut Findings) -> Option<(String, String, Program)> {
     let merchant = object.required("merchant_id", findings);
     let merchant = merchant.and_then(|node| Some((node.text(findings)?, node.path)));
     let zone = object
@@ -79,19 +110,8 @@ fn program(mut object: Object<'_>, programs: &mut Programs, findings: &mut Findi
         versions.push(version);
     }
     object.finish(findings);
-    let Some((merchant, path)) = merchant else { return };
-    let program = Program { zone, versions };
-    let earlier = match MerchantId::new(&merchant) {
-        Some(id) if merchant != "*" => programs.by_merchant.insert(id, program),
-        _ => programs.default.replace(program),
-    };
-    if earlier.is_some() {
-        findings.add(
-            &path,
-            format!("`{merchant}` is listed twice"),
-            "keep one program for each merchant",
-        );
-    }
+    let (merchant, path) = merchant?;
+    Some((merchant, path, Program { zone, versions }))
 }
 
 fn time_zone(node: &Node<'_>, findings: &mut Findings) -> Option<TimeZone> {

@@ -56,6 +56,23 @@ fn the_default_serves_only_merchants_that_are_not_listed() {
 }
 
 #[test]
+fn programs_are_put_together_merchant_by_merchant_and_a_bad_one_changes_nothing() {
+    let mut programs = Programs::default();
+    let mut put = |merchant: &str, text: &str| programs.put_json(merchant, text).map_err(|error| error.to_string());
+    assert_eq!(put("m", &program("m", "UTC", &[version(1, "2020-01-01")])), Ok(()));
+    assert_eq!(put("*", &program("*", "UTC", &[version(2, "2020-01-01")])), Ok(()));
+    let bad = put("m", &program("m", "Mars", &[version(3, "2020-01-01")]));
+    assert_snapshot!(bad.expect_err("no such zone"), @"time_zone: `Mars` is not a known time zone; write an IANA name such as Asia/Bangkok or UTC");
+    let other = put("m", &program("n", "UTC", &[version(3, "2020-01-01")]));
+    assert_snapshot!(other.expect_err("another one's"), @"merchant_id: `n` stands where `m` belongs; name the same merchant inside and outside");
+    assert!(put("m", "[]").is_err_and(|text| !text.is_empty()));
+    assert_eq!(put("k", &program("k", "UTC", &[version(4, "2020-01-01")])), Ok(()));
+    assert_eq!(rev_at(&programs, "m", "2026-01-01T00:00:00Z"), "rev 1");
+    assert_eq!(rev_at(&programs, "n", "2026-01-01T00:00:00Z"), "rev 2");
+    assert_eq!(rev_at(&programs, "k", "2026-01-01T00:00:00Z"), "rev 4");
+}
+
+#[test]
 fn a_syntax_error_names_line_and_column() {
     assert_snapshot!(problems("{\n  \"programs\": [\n    {,\n"), @r#"line 3, column 6: not JSON: key must be a string at line 3 column 6; mend the syntax there"#);
     assert_snapshot!(problems(""), @r#"line 1, column 0: not JSON: EOF while parsing a value at line 1 column 0; mend the syntax there"#);

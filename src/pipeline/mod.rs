@@ -21,6 +21,7 @@ mod lane;
 mod outcome;
 mod parked;
 mod partitions;
+mod rules;
 mod shared;
 pub mod source;
 mod standstill;
@@ -54,6 +55,7 @@ use undertaker::{Dead, Undertaker};
 pub use backoff::Randomness;
 pub use outcome::{Disposition, Outcome};
 pub use partitions::PartitionStatus;
+pub use rules::{ReadRules, RuleBook};
 pub use shared::Ports;
 
 /// How the pipeline runs.

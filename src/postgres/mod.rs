@@ -5,8 +5,21 @@
 //! announced. It never decides what a row means (the consumers do), never tries again and never judges an error for a
 //! record: the pipeline does.
 
+mod cache;
+mod client;
+mod failure;
+pub mod migrations;
+mod programs;
+mod start;
+mod url;
+
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
+
+pub use cache::RulesCache;
+pub use client::{Client, MAX_CONNECTIONS};
+pub use start::{StartError, rule_book};
+pub use url::DatabaseUrl;
 
 use crate::consumers::Effect;
 
@@ -16,10 +29,8 @@ pub trait Ledger: Send + Sync {
     fn compare<'a>(&'a self, effects: &'a [&'a Effect]) -> BoxFuture<'a, Result<Vec<Standing>, LedgerError>>;
 
     /// Evaluates the tiers of these effects; gives everything that is to be announced about their keys and was not yet.
-    fn evaluate_tiers<'a>(
-        &'a self,
-        effects: &'a [&'a Effect],
-    ) -> BoxFuture<'a, Result<Vec<Announcement>, LedgerError>>;
+    fn evaluate_tiers<'a>(&'a self, effects: &'a [&'a Effect])
+    -> BoxFuture<'a, Result<Vec<Announcement>, LedgerError>>;
 
     /// Records what these source rows count for their missions; gives what is to be announced, as above.
     fn record_progress<'a>(
@@ -78,4 +89,13 @@ pub enum LedgerError {
     Rejected(String),
     #[error("unknown answer of the database: {0}")]
     Unknown(String),
+}
+
+/// A column of an answer. One that is not as the functions promise is nobody's row's fault.
+fn field<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a tokio_postgres::Row,
+    index: usize,
+) -> Result<T, LedgerError> {
+    row.try_get(index)
+        .map_err(|error| LedgerError::Unknown(format!("column {index} of the answer: {error}")))
 }

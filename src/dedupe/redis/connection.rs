@@ -28,7 +28,7 @@ use crate::dedupe::DedupeError;
 pub struct RedisUrl(ConnectionInfo);
 
 /// Opens the connection when one is needed and hands out clones of it.
-pub(super) struct Connector {
+pub(crate) struct Connector {
     client: Client,
     config: AsyncConnectionConfig,
     login: Login,
@@ -64,7 +64,15 @@ impl RedisUrl {
     /// # Errors
     /// Not a `redis://`, `rediss://` or `unix://` address, or one that switches certificate checks off.
     pub fn parse(url: &str) -> Result<Self, DedupeError> {
-        let wrong = |problem: &str| DedupeError::Configuration(format!("REDIS_URL {problem}"));
+        Self::parse_variable("REDIS_URL", url)
+    }
+
+    /// As [`Self::parse`], for another variable.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]; they name the variable.
+    pub fn parse_variable(name: &str, url: &str) -> Result<Self, DedupeError> {
+        let wrong = |problem: &str| DedupeError::Configuration(format!("{name} {problem}"));
         // The client's own message is not passed on: it may grow to quote the address.
         let Ok(info) = url.into_connection_info() else {
             return Err(wrong("is not a redis:// or rediss:// address"));
@@ -89,7 +97,7 @@ impl fmt::Debug for Connector {
 }
 
 impl Connector {
-    pub(super) fn new(url: &RedisUrl, response_timeout: Duration) -> Result<Self, DedupeError> {
+    pub(crate) fn new(url: &RedisUrl, response_timeout: Duration) -> Result<Self, DedupeError> {
         crate::tls::install_provider();
         let RedisUrl(info) = url;
         let settings = info.redis_settings();
@@ -128,7 +136,7 @@ impl Connector {
     }
 
     /// Sends a pipeline. The first error among the replies fails it: nothing is assumed about the other keys.
-    pub(super) async fn ask(&self, pipeline: &Pipeline) -> Result<Vec<Value>, DedupeError> {
+    pub(crate) async fn ask(&self, pipeline: &Pipeline) -> Result<Vec<Value>, DedupeError> {
         self.raw(pipeline).await?.map_err(|failure| failure.error)
     }
 

@@ -18,7 +18,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use redis::Value;
 
-use self::connection::Connector;
+pub(crate) use self::connection::Connector;
 use self::packing::{Commands, DONE};
 use super::{Claim, ClaimKey, Dedupe, DedupeError};
 
