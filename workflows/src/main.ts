@@ -25,7 +25,7 @@ async function main(): Promise<number> {
   const logger = log(chosen.logLevel, (line) => process.stdout.write(line));
   const ledger = new PgLedger(chosen.database, chosen.concurrency + 1, logger);
   const inngest = new Inngest({ id: APP, logger, checkpointing: false, aiMetadata: false });
-  const all = functions({ inngest, ledger, limits: chosen.limits, concurrency: chosen.concurrency });
+  const all = functions({ inngest, ledger, log: logger, limits: chosen.limits, concurrency: chosen.concurrency });
 
   const told = new Promise<"told">((resolve) => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve("told"));

@@ -15,12 +15,13 @@ export const MAX_LOOKS = 5;
 
 /**
  * The instants to sleep until, one after the other: none if it is due already; null if a run may not live that long,
- * then the sweeper settles it. Whole seconds, rounded up: Inngest knows no finer ones, and too early is not due.
+ * then the sweeper settles it. Whole seconds, rounded up: Inngest knows no finer ones, and too early is not due. Only what
+ * is still ahead is rounded: an award that is due at once does not wait for the next second.
  */
 export function waits(dueAt: string | null, nowMs: number, limits: Limits): string[] | null {
   if (dueAt === null) return [];
+  if (instant(dueAt) <= nowMs) return [];
   const dueMs = Math.ceil(instant(dueAt) / 1000) * 1000;
-  if (dueMs <= nowMs) return [];
   // An hour for the queue, before the first step and after the last sleep.
   if (dueMs - nowMs > limits.maxRunDays * DAY_MS - 3_600_000) return null;
   const found: string[] = [];

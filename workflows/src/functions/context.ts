@@ -3,12 +3,14 @@
 import { type Inngest, NonRetriableError } from "inngest";
 import type { Announcement, JsonObject, Ledger } from "../ledger.ts";
 import { LedgerError } from "../ledger.ts";
+import type { Log } from "../log.ts";
 import type { Limits } from "../waits.ts";
 
 export interface Context {
   inngest: Inngest;
   ledger: Ledger;
   limits: Limits;
+  log: Log;
   /** Steps at a time over all runs of a function. The plan at Inngest bounds it: more than it has is refused at sync. */
   concurrency: number;
 }

@@ -8,7 +8,7 @@ const BATCH = 50;
 /** Batches of one sweep; the next one goes on. */
 const BATCHES = 20;
 
-export function sweeper({ inngest, ledger }: Context) {
+export function sweeper({ inngest, ledger, log }: Context) {
   const names = NAMES.sweeper;
   return inngest.createFunction(
     {
@@ -18,7 +18,7 @@ export function sweeper({ inngest, ledger }: Context) {
       retries: RETRIES,
       concurrency: 1,
     },
-    async ({ step, logger }) => {
+    async ({ step }) => {
       let swept = 0;
       let failed = 0;
       for (let batch = 0; batch < BATCHES; batch++) {
@@ -34,7 +34,7 @@ export function sweeper({ inngest, ledger }: Context) {
               announcements.push(...(await ledger.settle(key)).announcements);
             } catch (error) {
               errors.push(error);
-              logger.warn(`an effect cannot be settled: ${error instanceof Error ? error.message : "unknown"}`);
+              log.warn(`an effect cannot be settled: ${error instanceof Error ? error.message : "unknown"}`);
             }
           }
           // Not one: then it is not the effects. A step that fails is tried again.
