@@ -29,7 +29,7 @@ test("step_names_are_frozen", () =>
           'table', 'purchase_ledger', 'row_id', 'p1', 'version', '1', 'op', 'c', 'at', crm_events.clock(),
           'due_at', crm_events.clock() + interval '2 days', 'lowers', false)))))`);
     const { data } = await world.db.one<{ data: { effect_key: string; due_at: string } }>(
-      "select data from crm_events.announcements",
+      "update crm_events.announcements set announced_at = crm_events.clock() returning data",
     );
     await world.send(event(EVENTS.tierUpgradeScheduled, "t1", data));
     await world.pass(3 * DAY_MS);
