@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { log } from "../src/log.ts";
 import { databaseOf } from "../src/postgres.ts";
-import { SettingsError, settings } from "../src/settings.ts";
+import { SettingsError, VARIABLES, settings } from "../src/settings.ts";
 import { seconds, until, waits } from "../src/waits.ts";
 
 const DATABASE_URL = "postgres://someone:hidden@db.example/crm";
@@ -82,4 +83,15 @@ test("logs name an error and show no payload", () => {
   assert.equal(lines.length, 2);
   assert.match(lines[0] ?? "", /TypeError: it broke while running/);
   assert.doesNotMatch(lines.join(""), /SECRET|unheard/);
+});
+
+test("every variable is in the blueprint and in the README, and no other is", () => {
+  const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
+  const service = read("render.yaml").split("    name: crm-workflows\n")[1]?.split("\nenvVarGroups:")[0] ?? "";
+  const known = [...VARIABLES].sort();
+  assert.deepEqual([...service.matchAll(/(?:- key|# not set): (\w+)/g)].map(([, name]) => name).sort(), known);
+  const table = read("workflows/README.md").split("## Settings")[1]?.split("\n## ")[0] ?? "";
+  const rows = table.split("\n").filter((line) => line.startsWith("| `"));
+  const named = rows.flatMap((row) => [...(row.split("|")[1] ?? "").matchAll(/`(\w+)`/g)].map(([, name]) => name));
+  assert.deepEqual(named.sort(), known);
 });
