@@ -6,8 +6,10 @@
 //! record: the pipeline does.
 
 mod cache;
+mod calls;
 mod client;
 mod failure;
+mod ledger;
 pub mod memory;
 pub mod migrations;
 mod programs;
@@ -22,6 +24,7 @@ use crate::rows::Row;
 
 pub use cache::RulesCache;
 pub use client::{Client, MAX_CONNECTIONS};
+pub use ledger::PostgresLedger;
 pub use start::{StartError, rule_book};
 pub use url::DatabaseUrl;
 
