@@ -44,7 +44,7 @@ postgres_start() {
   # The slot limits are those of a small Supabase project, so that running out shows here too.
   start_process postgres "${setpriv[@]}" "$(postgres_bin)/postgres" -D "$DATA/postgres/data" \
     -c port="$POSTGRES_PORT" -c listen_addresses=127.0.0.1 -c unix_socket_directories="$DATA/postgres" \
-    -c ssl=on -c wal_level=logical -c max_replication_slots=5 -c max_wal_senders=10 -c fsync=off -c timezone=UTC
+    -c ssl=on -c wal_level=logical -c shared_preload_libraries=pg_stat_statements -c max_replication_slots=5 -c max_wal_senders=10 -c fsync=off -c timezone=UTC
 }
 
 postgres_ready() {

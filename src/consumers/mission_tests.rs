@@ -13,7 +13,8 @@ use crate::rows::{Purchase, RowChange};
 /// The reason, and what counts for which mission and period.
 fn counts(change: &RowChange) -> String {
     match decided(Consumer::Mission, change) {
-        Decision::Deliver(effect) => {
+        Decision::Deliver(effects) => {
+            let effect = delivered(Decision::Deliver(effects));
             let EventData::MissionEvaluationRequested(data) = &effect.event.data else {
                 panic!("not a mission: {effect:?}");
             };

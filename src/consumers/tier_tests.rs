@@ -11,7 +11,7 @@ use crate::rows::{ChangeVersion, Purchase, RowChange, UserId};
 
 fn reason(change: &RowChange) -> String {
     match decided(Consumer::Tier, change) {
-        Decision::Deliver(effect) => format!("deliver {}", effect.reason),
+        Decision::Deliver(effects) => format!("deliver {}", delivered(Decision::Deliver(effects)).reason),
         other => told(&other),
     }
 }
