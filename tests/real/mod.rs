@@ -11,6 +11,7 @@ mod outages;
 mod path;
 mod pressure;
 mod secure;
+mod settled;
 mod startup;
 mod topics;
 mod worker;
