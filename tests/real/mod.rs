@@ -1,5 +1,7 @@
 //! The real path: SQL in PostgreSQL → Debezium → Kafka → the worker binary → a receiver that behaves as Inngest does.
 //!
+//! `settled` goes all the way around, through the workflows and back into Postgres.
+//!
 //! What must come out is computed from the SQL and from the records in the topic, read past the code under test.
 
 mod broker;
