@@ -105,7 +105,11 @@ fn grants() -> Vec<RowChange> {
     for status in [ClaimStatus::Claimed, ClaimStatus::Revoked] {
         let mut bare = mission_claim(status);
         (bare.period, bare.claimed_at) = (None, None);
-        cases.extend([created(mission_claim(status)), updated_blind(bare.clone()), snapshot(bare)]);
+        cases.extend([
+            created(mission_claim(status)),
+            updated_blind(bare.clone()),
+            snapshot(bare),
+        ]);
     }
     for status in [
         ReferralStatus::Pending,
@@ -114,7 +118,11 @@ fn grants() -> Vec<RowChange> {
     ] {
         let mut of_oneself = referral(status);
         of_oneself.referee_user_id = of_oneself.referrer_user_id.clone();
-        cases.extend([created(referral(status)), snapshot(referral(status)), updated_blind(of_oneself)]);
+        cases.extend([
+            created(referral(status)),
+            snapshot(referral(status)),
+            updated_blind(of_oneself),
+        ]);
     }
     for status in [
         CodeStatus::Issued,
@@ -124,7 +132,11 @@ fn grants() -> Vec<RowChange> {
     ] {
         let mut nobodys = code(status);
         (nobodys.user_id, nobodys.redeemed_at) = (None, None);
-        cases.extend([created(code(status)), updated(nobodys.clone(), code(status)), snapshot(nobodys)]);
+        cases.extend([
+            created(code(status)),
+            updated(nobodys.clone(), code(status)),
+            snapshot(nobodys),
+        ]);
     }
     cases
 }

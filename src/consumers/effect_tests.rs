@@ -165,7 +165,16 @@ fn an_effect_says_all_of_its_fact_that_a_comparison_needs() {
             lines.push(serde_json::to_string(&effect.fact()).expect("JSON"));
         }
     }
-    assert_snapshot!(lines.join("\n"), @"");
+    assert_snapshot!(lines.join("\n"), @r#"
+    {"effect_key":"award:p-1","source_table":"purchase_ledger","source_id":"p-1","merchant_id":"m-rolling","user_id":"u-1","basis":{"user_id":"u-1","merchant_id":"m-rolling","final_amount":"100.00","refunded_amount":"0","status":"completed","earn_currency":true,"created_at":"2026-11-20T10:00:00Z","completed_at":null},"target":10,"due_at":"2026-12-04T11:00:00+01:00","program_rev":7}
+    {"effect_key":"award:p-1","source_table":"purchase_ledger","source_id":"p-1","merchant_id":"m-instant","user_id":"u-1","basis":{"user_id":"u-1","merchant_id":"m-instant","final_amount":"100.00","refunded_amount":"100","status":"refunded","earn_currency":true,"created_at":"2026-11-20T10:00:00Z","completed_at":null},"target":0,"due_at":null,"program_rev":1}
+    {"effect_key":"tier:m-instant:u-1","source_table":"purchase_ledger","source_id":"p-1","merchant_id":"m-instant","user_id":"u-1","basis":null,"target":0,"due_at":null,"program_rev":1}
+    {"effect_key":"mission_source:m-instant:u-1:form_submissions:f-1","source_table":"form_submissions","source_id":"f-1","merchant_id":"m-instant","user_id":"u-1","basis":{"form_id":"survey","user_id":"u-1","merchant_id":"m-instant","submitted_at":"2026-11-20T10:00:00Z"},"target":0,"due_at":null,"program_rev":1}
+    {"effect_key":"grant:k-1","source_table":"mission_claims","source_id":"k-1","merchant_id":"m-instant","user_id":"u-1","basis":{"user_id":"u-1","merchant_id":"m-instant","mission_id":"spend","status":"claimed","period":"2026-11"},"target":1,"due_at":null,"program_rev":0}
+    {"effect_key":"referral:f-1:referrer","source_table":"referral_ledger","source_id":"f-1","merchant_id":"m-instant","user_id":"u-1","basis":{"referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m-instant","status":"cancelled"},"target":0,"due_at":null,"program_rev":0}
+    {"effect_key":"referral:f-1:referee","source_table":"referral_ledger","source_id":"f-1","merchant_id":"m-instant","user_id":"u-2","basis":{"referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m-instant","status":"cancelled"},"target":0,"due_at":null,"program_rev":0}
+    {"effect_key":"code:c-1","source_table":"codes","source_id":"c-1","merchant_id":"m-instant","user_id":"u-1","basis":{"merchant_id":"m-instant","user_id":"u-1","status":"redeemed","redeemed_at":"2026-11-20T10:00:00Z"},"target":1,"due_at":null,"program_rev":0}
+    "#);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use super::{Consumer, Decision, Effect, Effects, Proof, Rules, decide};
 use crate::debezium::Op;
 use crate::loyalty::Programs;
 use crate::rows::{
-    ChangeVersion, ClaimStatus, Code, CodeStatus, FormId, FormSubmission, MerchantId, MissionClaim, MissionId, Purchase,
-    PurchaseStatus, Referral, ReferralStatus, Row, RowChange, RowId, UserId, WalletEntry, WalletEntryKind,
+    ChangeVersion, ClaimStatus, Code, CodeStatus, FormId, FormSubmission, MerchantId, MissionClaim, MissionId,
+    Purchase, PurchaseStatus, Referral, ReferralStatus, Row, RowChange, RowId, UserId, WalletEntry, WalletEntryKind,
 };
 
 /// No default, so that a merchant can have no program.

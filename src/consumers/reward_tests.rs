@@ -26,20 +26,23 @@ fn self_referral(status: ReferralStatus) -> Referral {
 
 #[test]
 fn a_claim_is_granted_with_its_whole_basis() {
-    assert_snapshot!(told(&decided(Consumer::Reward, &created(mission_claim(Claimed)))), @"");
+    assert_snapshot!(told(&decided(Consumer::Reward, &created(mission_claim(Claimed)))), @r#"grant:k-1 reward:grant:mission_claims:k-1:41 {"id":"reward:grant:mission_claims:k-1:41","name":"loyalty/reward.granted","ts":1795168800000,"v":"2026-11-21.1","data":{"effect_key":"grant:k-1","source":"mission_claim","claim_id":"k-1","merchant_id":"m-instant","user_id":"u-1","mission_id":"spend","period":"2026-11","basis":{"user_id":"u-1","merchant_id":"m-instant","mission_id":"spend","status":"claimed","period":"2026-11"},"program_rev":0,"as_of_ms":1795168800000,"reason":"claimed"}}"#);
 }
 
 #[test]
 fn a_claim_that_was_revoked_is_revoked_with_its_whole_basis() {
     let change = updated(mission_claim(Claimed), mission_claim(Revoked));
-    assert_snapshot!(told(&decided(Consumer::Reward, &change)), @"");
+    assert_snapshot!(told(&decided(Consumer::Reward, &change)), @r#"grant:k-1 reward:grant:mission_claims:k-1:42 {"id":"reward:grant:mission_claims:k-1:42","name":"loyalty/reward.revoked","ts":1795168800000,"v":"2026-11-21.1","data":{"effect_key":"grant:k-1","source":"mission_claim","claim_id":"k-1","merchant_id":"m-instant","user_id":"u-1","mission_id":"spend","period":"2026-11","basis":{"user_id":"u-1","merchant_id":"m-instant","mission_id":"spend","status":"revoked","period":"2026-11"},"program_rev":0,"as_of_ms":1795168800000,"reason":"revoked"}}"#);
 }
 
 // 28: both sides, each with an effect, a claim and an event of its own.
 #[test]
 fn a_qualified_referral_is_granted_on_both_sides() {
     let change = updated(referral(Pending), referral(Qualified));
-    assert_snapshot!(told(&decided(Consumer::Reward, &change)), @"");
+    assert_snapshot!(told(&decided(Consumer::Reward, &change)), @r#"
+    referral:f-1:referrer reward:grant_referrer:referral_ledger:f-1:42 {"id":"reward:grant_referrer:referral_ledger:f-1:42","name":"loyalty/reward.granted","ts":1795168800000,"v":"2026-11-21.1","data":{"effect_key":"referral:f-1:referrer","source":"referral","referral_id":"f-1","side":"referrer","merchant_id":"m-instant","user_id":"u-1","basis":{"referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m-instant","status":"qualified"},"program_rev":0,"as_of_ms":1795168800000,"reason":"qualified"}}
+    referral:f-1:referee reward:grant_referee:referral_ledger:f-1:42 {"id":"reward:grant_referee:referral_ledger:f-1:42","name":"loyalty/reward.granted","ts":1795168800000,"v":"2026-11-21.1","data":{"effect_key":"referral:f-1:referee","source":"referral","referral_id":"f-1","side":"referee","merchant_id":"m-instant","user_id":"u-2","basis":{"referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m-instant","status":"qualified"},"program_rev":0,"as_of_ms":1795168800000,"reason":"qualified"}}
+    "#);
 }
 
 // 25: taken back once: the same target under the same key, whoever asks again.
@@ -147,10 +150,7 @@ fn nobody_is_granted_anything_for_referring_oneself() {
             updated(self_referral(Pending), self_referral(Qualified)),
             "ignore was_zero_before".to_owned(),
         ),
-        (
-            updated(referral(Qualified), self_referral(Qualified)),
-            both("change"),
-        ),
+        (updated(referral(Qualified), self_referral(Qualified)), both("change")),
         (snapshot(self_referral(Qualified)), both("nothing")),
     ] {
         assert_eq!(reward(&change), expected, "{change:?}");
@@ -172,9 +172,18 @@ fn a_referral_whose_members_changed_is_granted_anew() {
 #[test]
 fn other_tables_are_ignored() {
     assert_eq!(reward(&created(purchase("m-instant"))), "ignore not_interested");
-    for consumer in [Consumer::Currency, Consumer::Tier, Consumer::Mission, Consumer::Marketplace] {
+    for consumer in [
+        Consumer::Currency,
+        Consumer::Tier,
+        Consumer::Mission,
+        Consumer::Marketplace,
+    ] {
         for change in [created(mission_claim(Claimed)), created(referral(Qualified))] {
-            assert_eq!(told(&decided(consumer, &change)), "ignore not_interested", "{consumer:?}");
+            assert_eq!(
+                told(&decided(consumer, &change)),
+                "ignore not_interested",
+                "{consumer:?}"
+            );
         }
     }
 }

@@ -14,6 +14,7 @@ mod racing_members;
 mod roles;
 mod sweeping;
 mod tiers;
+mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -115,6 +116,14 @@ async fn template(ids: Ids) -> &'static str {
     made.await
 }
 
+/// Not `with (force)`: that is refused while the server's own vacuum looks at the database, which this waits for.
+async fn drop_database(name: &str) {
+    let session = connect(&server()).await;
+    let ours = "select pg_terminate_backend(pid) from pg_stat_activity where usename = current_user and datname =";
+    session.run(&format!("{ours} '{name}'")).await;
+    session.run(&format!("drop database {name}")).await;
+}
+
 impl Database {
     pub(crate) async fn new() -> Self {
         Self::with(Ids::Text).await
@@ -147,12 +156,33 @@ impl Database {
         connect(&self.config).await
     }
 
+    /// Makes every write take a few milliseconds, so that what is not locked is met by somebody else meanwhile.
+    async fn slow_writes(&self) {
+        self.own
+            .run(
+                "create function public.pause() returns trigger language plpgsql as \
+                 $$ begin perform pg_sleep(random() * 0.004); return new; end $$",
+            )
+            .await;
+        for table in [
+            "crm_events.effects",
+            "crm_events.mission_sources",
+            "crm_events.tier_state",
+            "public.wallet_ledger",
+        ] {
+            self.own
+                .run(&format!(
+                    "create trigger pause before insert or update on {table} for each row execute function public.pause()"
+                ))
+                .await;
+        }
+    }
+
     /// Drops it. A test that fails leaves it to be looked at, until the stack goes.
     pub(crate) async fn done(self) {
         let name = self.config.get_dbname().expect("a name").to_owned();
         drop(self.own);
-        let session = connect(&server()).await;
-        session.run(&format!("drop database {name} with (force)")).await;
+        drop_database(&name).await;
     }
 }
 

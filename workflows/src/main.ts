@@ -1,11 +1,10 @@
 // Puts the parts together and ends them again. Exit codes: 0 told to end, 70 the connection to Inngest ended by itself,
 // 78 configuration.
-import { Inngest } from "inngest";
 import { connect } from "inngest/connect";
+import { client } from "./client.ts";
 import { functions } from "./functions/index.ts";
 import { serveHttp } from "./http.ts";
 import { log } from "./log.ts";
-import { APP } from "./names.ts";
 import { PgLedger } from "./postgres.ts";
 import { type Settings, SettingsError, settings } from "./settings.ts";
 
@@ -24,7 +23,7 @@ async function main(): Promise<number> {
 
   const logger = log(chosen.logLevel, (line) => process.stdout.write(line));
   const ledger = new PgLedger(chosen.database, chosen.concurrency + 1, logger);
-  const inngest = new Inngest({ id: APP, logger, checkpointing: false, aiMetadata: false });
+  const inngest = client(logger);
   const all = functions({ inngest, ledger, log: logger, limits: chosen.limits, concurrency: chosen.concurrency });
 
   const told = new Promise<"told">((resolve) => {
