@@ -89,7 +89,7 @@ fn sources() -> Vec<File> {
 /// All documents that people read in this repository.
 fn documents() -> Vec<File> {
     let mut paths = paths_in("docs");
-    for folder in ["", "connectors", "schemas", "stack"] {
+    for folder in ["", "connectors", "schemas", "stack", "workflows", "workflows/executor"] {
         for entry in fs::read_dir(root().join(folder)).expect("the folder is there") {
             let path = entry.expect("readable").path();
             if path.is_file() {
@@ -214,7 +214,8 @@ fn variables_of_the_example() -> BTreeSet<String> {
     read(".env.example").lines().filter_map(named).collect()
 }
 
-/// What is set (`- key: NAME`), and what a comment says need not be (`# not set: NAME`).
+/// What is set (`- key: NAME`), and what a comment says need not be (`# not set: NAME`). The workflows have variables of their
+/// own, and a test of their own that compares them.
 fn variables_of_the_blueprint() -> BTreeSet<String> {
     let named = |line: &str| {
         let line = line.trim();
@@ -223,7 +224,12 @@ fn variables_of_the_blueprint() -> BTreeSet<String> {
             .or_else(|| line.strip_prefix("# not set: "))?;
         rest.split([' ', ':']).next().map(ToOwned::to_owned)
     };
-    read("render.yaml").lines().filter_map(named).collect()
+    let blueprint = read("render.yaml");
+    let (before, rest) = blueprint
+        .split_once("    name: crm-workflows\n")
+        .expect("the workflows are in the blueprint");
+    let (_, behind) = rest.split_once("\nenvVarGroups:").expect("groups come behind services");
+    before.lines().chain(behind.lines()).filter_map(named).collect()
 }
 
 #[test]
@@ -284,24 +290,27 @@ fn pure_rooms_name_no_io_and_no_clock() {
 }
 
 #[test]
-fn every_test_that_the_invariants_name_exists() {
+fn every_test_that_the_invariants_and_the_edge_cases_name_exists() {
     let architecture = read("ARCHITECTURE.md");
     let section = architecture.split("\n## ").find(|part| part.starts_with("Invariants"));
     let section = section.expect("a section called Invariants");
+    let cases = read("docs/edge-cases.md");
     let is_test = |word: &&str| {
         word.matches('_').count() >= 3
             && word
                 .chars()
                 .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
-    let named: Vec<&str> = quoted(section).into_iter().filter(is_test).collect();
-    assert!(named.len() >= 20, "only {} tests are named", named.len());
     let sources = sources();
-    let missing = named.into_iter().filter(|name| {
-        let declared = format!("fn {name}(");
-        !sources.iter().any(|file| file.text.contains(&declared))
-    });
-    assert_none(&missing.map(ToOwned::to_owned).collect::<Vec<_>>());
+    for document in [section, &cases] {
+        let named: Vec<&str> = quoted(document).into_iter().filter(is_test).collect();
+        assert!(named.len() >= 20, "only {} tests are named", named.len());
+        let missing = named.into_iter().filter(|name| {
+            let declared = format!("fn {name}(");
+            !sources.iter().any(|file| file.text.contains(&declared))
+        });
+        assert_none(&missing.map(ToOwned::to_owned).collect::<Vec<_>>());
+    }
 }
 
 #[test]
@@ -369,7 +378,15 @@ fn every_relative_link_leads_somewhere() {
 
 #[test]
 fn every_path_that_a_document_names_exists() {
-    let folders = ["src/", "tests/", "docs/", "schemas/", "connectors/", "stack/"];
+    let folders = [
+        "src/",
+        "tests/",
+        "docs/",
+        "schemas/",
+        "connectors/",
+        "stack/",
+        "workflows/",
+    ];
     let mut problems = Vec::new();
     for file in documents() {
         for path in quoted(&file.text) {
