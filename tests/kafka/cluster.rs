@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crm_event_processors::config::topic;
 use crm_event_processors::dead_letters::Queue;
 use crm_event_processors::kafka::Connection;
 use crm_event_processors::record::TopicPartition;
+use crm_event_processors::rows::Table;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -16,6 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 /// How long a test waits for something that must happen before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 pub(super) const GROUP: &str = "crm-event-processors";
+/// What the workers of these tests read.
 pub(super) const TOPICS: [&str; 3] = [
     "crm.public.purchase_ledger",
     "crm.public.wallet_ledger",
@@ -217,11 +220,9 @@ impl Cluster {
     }
 }
 
-/// Topics and their numbers of partitions.
+/// Topics and their numbers of partitions: of all tables, because the real binary reads them all.
 fn topics(prefix: &str, purchases: i32) -> Vec<(String, i32)> {
-    let rows = TOPICS
-        .iter()
-        .map(|topic| format!("{prefix}.{}", topic.split_once('.').expect("a prefix").1));
+    let rows = Table::ALL.map(|table| topic(prefix, table)).into_iter();
     let dead_letters = Queue::ALL.map(|queue| queue.topic(prefix));
     let names = rows.chain(dead_letters).enumerate();
     names

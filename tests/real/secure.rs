@@ -12,7 +12,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio_postgres::NoTls;
 
 use super::grants::{Right, may_no_longer, may_only};
-use super::topics::{self, FORMS, PURCHASES, WALLET};
+use super::topics::{self, FORMS, LEDGERS, PURCHASES, WALLET};
 use super::worker::{Accepted, Inbox, Worker, receiver};
 use super::{stack, unique};
 
@@ -20,12 +20,19 @@ const PROGRAM: &str = crm_event_processors::loyalty::DEMO_PROGRAM;
 const NOBODY: &str = "http://127.0.0.1:9";
 const CURRENCY_LETTERS: &str = "crm.dlq.currency";
 
-const LETTERS: [&str; 4] = ["crm.dlq.decode", CURRENCY_LETTERS, "crm.dlq.tier", "crm.dlq.mission"];
+const LETTERS: [&str; 6] = [
+    "crm.dlq.decode",
+    CURRENCY_LETTERS,
+    "crm.dlq.tier",
+    "crm.dlq.mission",
+    "crm.dlq.reward",
+    "crm.dlq.marketplace",
+];
 
 /// Exactly what the document says.
 fn documented(group: &str) -> Vec<Right<'_>> {
     let mut rights = vec![Right::Join(group)];
-    rights.extend([PURCHASES, WALLET, FORMS].map(Right::Read));
+    rights.extend(LEDGERS.map(Right::Read));
     rights.extend(LETTERS.map(Right::Write));
     rights
 }
@@ -241,7 +248,7 @@ async fn dead_letter_topics_that_may_be_seen_and_not_written_are_all_named_with_
 
 /// Topics of its own, so that nobody else writes there.
 async fn own_topics(prefix: &str) -> (Vec<String>, Vec<String>) {
-    let sources = [PURCHASES, WALLET, FORMS].map(|topic| topic.replacen("crm", prefix, 1));
+    let sources = LEDGERS.map(|topic| topic.replacen("crm", prefix, 1));
     let letters = Queue::ALL.map(|queue| queue.topic(prefix));
     let admin: AdminClient<DefaultClientContext> = open().create().expect("a client");
     let new = |topic| NewTopic::new(topic, 1, TopicReplication::Fixed(1));

@@ -14,6 +14,15 @@ use super::stack;
 pub(super) const PURCHASES: &str = "crm.public.purchase_ledger";
 pub(super) const WALLET: &str = "crm.public.wallet_ledger";
 pub(super) const FORMS: &str = "crm.public.form_submissions";
+/// All that a worker of all consumers reads.
+pub(super) const LEDGERS: [&str; 6] = [
+    PURCHASES,
+    WALLET,
+    FORMS,
+    "crm.public.mission_claims",
+    "crm.public.referral_ledger",
+    "crm.public.codes",
+];
 
 const ANSWER: Duration = Duration::from_secs(10);
 
