@@ -87,6 +87,7 @@ async fn the_workflows_settle_and_cannot_read_the_ledgers() {
         "select crm_events.announced('{}')",
         "select * from crm_events.due_effects(5)",
         "select crm_events.settle('award:p')",
+        "select crm_events.clock()",
     ] {
         workflows.run(call).await;
     }

@@ -7,9 +7,9 @@ import type { SentEvent } from "./database.ts";
 import { VirtualWorld } from "./world.ts";
 
 const DAY_MS = 86_400_000;
-const PURCHASES = 12;
+const PURCHASES = 8;
 const given = process.env["SEED"];
-const SEEDS = given === undefined ? [1, 2, 3] : [Number(given)];
+const SEEDS = given === undefined ? [1, 2] : [Number(given)];
 
 for (const seed of SEEDS) test(`what is booked converges to what the rows are worth: SEED=${seed}`, () => converges(seed));
 
@@ -26,7 +26,7 @@ async function converges(seed: number): Promise<void> {
     const ids = Array.from({ length: PURCHASES }, (_, n) => `p${n}`);
     for (const id of ids) await world.db.purchase(id, { user_id: `u-${id}`, status: one(["pending", "completed"]) });
 
-    for (let turn = 0; turn < 8; turn++) {
+    for (let turn = 0; turn < 6; turn++) {
       for (const id of ids) {
         if (chance() < 0.5) await world.db.change("purchase_ledger", id, change(one, chance));
         const decided = await world.db.decided(id, { delayMs: one([0, 0, DAY_MS, 9 * DAY_MS]) });
@@ -47,6 +47,8 @@ async function converges(seed: number): Promise<void> {
     await world.pass(10 * DAY_MS);
     lossy = false;
     await world.send(...last.map((event) => ({ ...event, id: `${event.id}#h9` })));
+    // What was overtaken comes last: it must not win.
+    await world.send(...sent.filter(() => chance() < 0.5).map((event) => ({ ...event, id: `${event.id}#late` })));
     await world.pass(2 * DAY_MS);
     await world.sweep();
 
