@@ -18,6 +18,8 @@ RUN mkdir -p src tests \
     && cargo build --release --locked --bin crm-event-processors \
     && rm -rf src tests
 
+# The migrations are part of the binary.
+COPY schemas/postgres schemas/postgres
 COPY src src
 # Cargo goes by time stamps, and the copied files may be older than what was built above.
 RUN touch src/lib.rs src/main.rs \
