@@ -20,6 +20,7 @@ use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 
 use crate::consumers::{Consumer, Effect};
+use crate::inngest::event::ANNOUNCED_V;
 use crate::rows::Row;
 
 pub use cache::RulesCache;
@@ -78,9 +79,6 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// The version of the shape of every announced event.
-    const V: &str = "2026-11-21.1";
-
     /// Appends the event as compact JSON.
     pub fn write_json(&self, now_ms: i64, out: &mut Vec<u8>) {
         #[derive(serde::Serialize)]
@@ -95,7 +93,7 @@ impl Announcement {
             id: &self.id,
             name: &self.name,
             ts: self.ts_ms.min(now_ms),
-            v: Self::V,
+            v: ANNOUNCED_V,
             data: &self.data,
         };
         // Writing texts, integers and finished JSON into memory cannot fail.
@@ -145,4 +143,30 @@ fn field<'a, T: tokio_postgres::types::FromSql<'a>>(
 ) -> Result<T, LedgerError> {
     row.try_get(index)
         .map_err(|error| LedgerError::Unknown(format!("column {index} of the answer: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_announcement_is_sent_in_the_shape_that_is_promised() {
+        let schema = include_str!("../../schemas/inngest/loyalty.tier.upgraded.schema.json");
+        let schema: serde_json::Value = serde_json::from_str(schema).expect("JSON");
+        let data = r#"{"effect_key":"tier:m:u","merchant_id":"m","user_id":"u","tier":"gold","previous_tier":null,
+            "value":"100","program_rev":1,"upgraded_at":"2026-11-21T00:00:00+00:00"}"#;
+        let announcement = Announcement {
+            id: "tier:m:u:upgraded:1".into(),
+            effect_key: "tier:m:u".into(),
+            name: "loyalty/tier.upgraded".into(),
+            ts_ms: 1_795_176_000_000,
+            data: RawValue::from_string(data.to_owned()).expect("JSON"),
+        };
+        let mut sent = Vec::new();
+        announcement.write_json(i64::MAX, &mut sent);
+        let sent: serde_json::Value = serde_json::from_slice(&sent).expect("JSON");
+        let validator = jsonschema::validator_for(&schema).expect("a schema");
+        let wrong: Vec<String> = validator.iter_errors(&sent).map(|error| error.to_string()).collect();
+        assert_eq!(wrong, [""; 0]);
+    }
 }
