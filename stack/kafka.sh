@@ -2,7 +2,8 @@
 # One Kafka node that is broker and controller (KRaft), and the topics the worker expects. It listens twice: open to
 # everybody and everything, and with TLS, passwords and grants, as Confluent Cloud does.
 
-SOURCE_TOPICS=(crm.public.purchase_ledger crm.public.wallet_ledger crm.public.form_submissions)
+SOURCE_TOPICS=(crm.public.purchase_ledger crm.public.wallet_ledger crm.public.form_submissions
+  crm.public.mission_claims crm.public.referral_ledger crm.public.codes)
 DEAD_LETTER_TOPICS=(crm.dlq.decode crm.dlq.currency
   crm.dlq.tier crm.dlq.mission)
 

@@ -49,9 +49,20 @@ postgres_start() {
 
 postgres_ready() {
   wait_until postgres 30 postgres_healthy
+  # Roles and databases of its own, because tests migrate a database each.
   [[ $(psql_admin -c "select 1 from pg_database where datname = 'crm'") == 1 ]] ||
-    psql_admin -c "create role crm login replication password 'crm'" -c "create database crm owner crm"
-  # The publication is the schema's last statement and the file is one transaction: it proves the rest.
-  [[ $(psql_crm -c "select 1 from pg_publication where pubname = 'crm_cdc_publication'") == 1 ]] ||
-    psql_crm --single-transaction -f "$STACK/schema.sql"
+    psql_admin -c "create role crm login replication createrole createdb password 'crm'" -c "create database crm owner crm"
+  postgres_migrate
+}
+
+# What `migrate` does, for a stack that is up before the worker is built.
+postgres_migrate() {
+  local folder=$STACK/../schemas/postgres file name
+  psql_crm -c 'set client_min_messages = warning' -f "$folder/0000_migrations.sql"
+  for file in "$folder"/*.sql; do
+    name=$(basename "$file" .sql)
+    [[ $name != 0000_migrations && $(psql_crm -c "select 1 from crm_events.migrations where name = '$name'") != 1 ]] || continue
+    psql_crm --single-transaction -f "$file" -c "insert into crm_events.migrations (name, checksum)
+      values ('$name', '$(sha256sum <"$file" | cut -d' ' -f1)')"
+  done
 }
