@@ -2,11 +2,12 @@
 //!
 //! Takes one statement with its parameters, gives the rows, or why there are none. It never retries: back-off is the
 //! caller's. It works through a pooler that gives every transaction another session: no statement is prepared under a name,
-//! nothing is set, nothing is listened to, and each call is one statement and so one transaction.
+//! and nothing outlives its transaction.
 //!
-//! `set local statement_timeout` would need a transaction of several messages, and a `set` would stay behind in somebody
-//! else's session. So the time is ours: a statement that takes too long is cancelled by the protocol's own request. The
-//! server's word that it was is *too long*; silence is *away*.
+//! The server ends a statement that takes too long. For that the statement goes out between `begin` with a `set local` and
+//! `commit`, all in one round trip: a `set` would stay behind in somebody else's session, a startup option is refused by
+//! poolers, and a cancel request whose sender does not linger brings `PgBouncer` 1.18 down. The server's word that it ended it
+//! is *too long*; silence is *away*.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,8 @@ pub struct Client {
     config: Config,
     tls: Option<MakeRustlsConnect>,
     patience: Duration,
+    /// With the timeout in it.
+    begin: Box<str>,
     room: Semaphore,
     /// The one used last is the one used next, so that what is not needed stays unused and few are ever opened.
     idle: Mutex<Vec<Session>>,
@@ -51,8 +54,8 @@ pub const MAX_CONNECTIONS: usize = 16;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a statement may take. The lease of a claim is as long: behind it another worker may begin the same.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the server may take to say that it cancelled.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much longer the server's own word may take.
+const GRACE: Duration = Duration::from_secs(2);
 /// A connection that a firewall forgot is noticed within two minutes, by the system, though nobody uses it.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 
@@ -88,6 +91,7 @@ impl Client {
             config,
             tls,
             patience: STATEMENT_TIMEOUT,
+            begin: begin(STATEMENT_TIMEOUT),
             room: Semaphore::new(MAX_CONNECTIONS),
             idle: Mutex::default(),
         })
@@ -95,8 +99,9 @@ impl Client {
 
     /// How long a statement may take.
     #[must_use]
-    pub const fn with_patience(mut self, patience: Duration) -> Self {
+    pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self.begin = begin(patience);
         self
     }
 
@@ -115,50 +120,28 @@ impl Client {
         let Some(session) = &lease.session else {
             return Err(Failure::timed_out("connect").error);
         };
-        let (answer, late) = self.ask(session, statement, parameters).await;
-        let broken = answer.as_ref().is_err_and(|failure| failure.broken);
-        if broken {
+        let answer = self.ask(session, statement, parameters).await;
+        if answer.as_ref().is_err_and(|failure| failure.broken) {
             self.idle().clear();
-        }
-        // A cancellation may still be on its way, and would hit the next statement.
-        if !broken && !late {
+        } else {
             self.give_back(lease.session.take());
         }
         answer.map_err(|failure| failure.error)
     }
 
-    /// The answer, and whether it had to be cancelled.
-    async fn ask(
-        &self,
-        session: &Session,
-        statement: &str,
-        parameters: &[Parameter<'_>],
-    ) -> (Result<Vec<Row>, Failure>, bool) {
-        let asked = session.client.query_typed(statement, parameters);
-        tokio::pin!(asked);
-        if let Ok(answer) = tokio::time::timeout(self.patience, &mut asked).await {
-            return (answer.map_err(|error| Failure::of_statement(&error)), false);
-        }
-        let cancelled = async {
-            self.cancel(session).await;
-            asked.await
+    async fn ask(&self, session: &Session, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
+        let client = &session.client;
+        // Sent in this order, without waiting for each other. After a failure the last one rolls back.
+        let asked = futures::future::join3(
+            client.batch_execute(&self.begin),
+            client.query_typed(statement, parameters),
+            client.batch_execute("commit"),
+        );
+        let Ok((begun, rows, ended)) = tokio::time::timeout(self.patience + GRACE, asked).await else {
+            return Err(Failure::timed_out("statement"));
         };
-        let answer = match tokio::time::timeout(CANCEL_TIMEOUT, cancelled).await {
-            Ok(answer) => answer.map_err(|error| Failure::of_statement(&error)),
-            Err(_elapsed) => Err(Failure::timed_out("statement")),
-        };
-        (answer, true)
-    }
-
-    async fn cancel(&self, session: &Session) {
-        let token = session.client.cancel_token();
-        let sent = match &self.tls {
-            Some(tls) => token.cancel_query(tls.clone()).await,
-            None => token.cancel_query(tokio_postgres::NoTls).await,
-        };
-        if let Err(error) = sent {
-            tracing::debug!(%error, "a statement could not be cancelled");
-        }
+        let rows = begun.and(rows).and_then(|rows| ended.map(|()| rows));
+        rows.map_err(|error| Failure::of_statement(&error))
     }
 
     async fn open(&self) -> Result<Session, LedgerError> {
@@ -193,6 +176,10 @@ impl Client {
     fn idle(&self) -> MutexGuard<'_, Vec<Session>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn begin(patience: Duration) -> Box<str> {
+    format!("begin; set local statement_timeout = {}", patience.as_millis().max(1)).into()
 }
 
 impl Session {

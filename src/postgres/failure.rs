@@ -23,12 +23,18 @@ impl Failure {
     /// A statement failed.
     pub(super) fn of_statement(error: &tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
-            let code = db.code().code();
-            // After a failover the name may lead to the new primary: look it up again.
-            let broken = !matches!(db.parsed_severity(), Some(Severity::Error)) || code == "25006";
+            let (code, message) = (db.code().code(), db.message());
+            if !matches!(db.parsed_severity(), Some(Severity::Error)) {
+                // The session ends. A pooler lets in whom the server behind it then refuses.
+                return Self {
+                    error: of_refused_connection(code, message),
+                    broken: true,
+                };
+            }
             return Self {
-                error: of_state(code, db.message()),
-                broken,
+                error: of_state(code, message),
+                // After a failover the name may lead to the new primary: look it up again.
+                broken: code == "25006",
             };
         }
         let detail = presentable(&described(error));
@@ -93,7 +99,8 @@ fn of_state(code: &str, message: &str) -> LedgerError {
 
 /// Poolers have few codes and say the rest in words: `08P01` (`PgBouncer`) and `XX000` (Supavisor) for almost everything.
 fn of_refused_connection(code: &str, message: &str) -> LedgerError {
-    const NOBODY_COMES_IN: [&str; 6] = [
+    const NOBODY_COMES_IN: [&str; 7] = [
+        "does not exist",
         "no such database",
         "no such user",
         "authentication failed",
@@ -208,6 +215,7 @@ mod tests {
             ),
             ("08P01", "no such database: crm", "configuration"),
             ("08P01", "no such user: crm", "configuration"),
+            ("08P01", "database \"crm\" does not exist", "configuration"),
             ("08P01", "server login failed: FATAL password", "configuration"),
             ("08P01", "unsupported startup parameter: x", "configuration"),
             ("08P01", "query_wait_timeout", "unavailable"),
