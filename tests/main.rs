@@ -2,7 +2,7 @@
 //!
 //! `contract` holds the repository to what it says about itself; `demo` and `explain` run the real binary;
 //! `soak` holds the verdict of `make soak` to refusing what is broken;
-//! `pipeline` runs the whole way on fakes with paused time; `telemetry` is about what operators see; `kafka` on librdkafka's mock cluster; `redis` and `real` on
+//! `pipeline` runs the whole way on fakes with paused time; `telemetry` is about what operators see; `kafka` on librdkafka's mock cluster; `redis`, `postgres` and `real` on
 //! real servers, which `make stack-up` starts. A server that is missing fails its tests; nothing is skipped.
 #![expect(
     clippy::expect_used,
@@ -17,6 +17,7 @@ mod demo;
 mod explain;
 mod kafka;
 mod pipeline;
+mod postgres;
 mod real;
 mod redis;
 mod soak;

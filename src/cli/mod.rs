@@ -10,6 +10,7 @@ mod demo;
 mod explain;
 mod hang;
 mod healthcheck;
+mod migrate;
 // Its limits are public: the benchmark puts the same worker together.
 pub mod run;
 
@@ -20,6 +21,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::config::Problems;
 use crate::dedupe::DedupeError;
 use crate::kafka::StartError;
+use crate::postgres::LedgerError;
+use crate::postgres::migrations::MigrationError;
 
 /// Turns the row changes of a loyalty CRM into durable workflows.
 #[derive(Debug, Parser)]
@@ -42,6 +45,8 @@ enum Command {
     Demo(demo::Options),
     /// Say what each recorded message is and what every consumer would do with it.
     Explain(explain::Options),
+    /// Bring a database to the schema of this binary.
+    Migrate(migrate::Options),
     /// Print the settings as they are understood, secrets redacted.
     Config(Box<crate::config::Flags>),
     /// Ask a running worker on this machine whether it is live.
@@ -95,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Run(flags) => run::run(&flags),
         Command::Demo(options) => demo::run(&options),
         Command::Explain(options) => explain::run(&options),
+        Command::Migrate(options) => migrate::run(&options),
         Command::Config(flags) => config::run(&flags),
         Command::Healthcheck(options) => healthcheck::run(&options),
         Command::Version => {
@@ -127,6 +133,17 @@ fn code_of(error: &anyhow::Error) -> Code {
     if let Some(DedupeError::Configuration(_)) = error.downcast_ref::<DedupeError>() {
         return Code::Configuration;
     }
+    if let Some(error) = error.downcast_ref::<LedgerError>() {
+        return code_of_ledger(error);
+    }
+    if let Some(error) = error.downcast_ref::<MigrationError>() {
+        return match error {
+            MigrationError::Changed(_) | MigrationError::Unknown(_) | MigrationError::OtherCutOff { .. } => {
+                Code::Configuration
+            }
+            MigrationError::Failed { kind, .. } | MigrationError::Database(kind) => code_of_ledger(kind),
+        };
+    }
     // The database that is only away is waited for.
     if error.is::<crate::postgres::StartError>() {
         return Code::Configuration;
@@ -138,6 +155,14 @@ fn code_of(error: &anyhow::Error) -> Code {
         Code::Usage
     } else {
         Code::Internal
+    }
+}
+
+const fn code_of_ledger(error: &LedgerError) -> Code {
+    match error {
+        LedgerError::Configuration(_) => Code::Configuration,
+        LedgerError::Unavailable(_) => Code::Unavailable,
+        LedgerError::TooLong(_) | LedgerError::Rejected(_) | LedgerError::Unknown(_) => Code::Internal,
     }
 }
 

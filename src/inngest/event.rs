@@ -18,6 +18,15 @@ use crate::dedupe::ClaimKey;
 use crate::loyalty::{DueAt, Metric, Points, RefundPolicy, TierRule};
 use crate::rows::{ChangeVersion, Code, MerchantId, MissionClaim, Purchase, Referral, Row, RowChange, RowId, Table, UserId};
 
+/// What the database decides and writes down (`schemas/postgres`); sent as it is, with this `v`.
+pub const ANNOUNCED: [&str; 4] = [
+    "loyalty/tier.upgraded",
+    "loyalty/tier_upgrade.scheduled",
+    "loyalty/tier.review_requested",
+    "loyalty/mission.evaluated",
+];
+pub const ANNOUNCED_V: &str = "2026-11-20.1";
+
 /// One event as the event API takes it: `{"id", "name", "ts", "v", "data"}`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {

@@ -105,6 +105,14 @@ impl Client {
         self
     }
 
+    /// A connection of the caller's own, without a time limit: for several statements in one transaction.
+    ///
+    /// # Errors
+    /// The database is away or refuses us.
+    pub async fn connect_alone(&self) -> Result<tokio_postgres::Client, LedgerError> {
+        Ok(self.open().await?.client)
+    }
+
     /// One statement, one transaction.
     pub(super) async fn query(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, LedgerError> {
         let permit = self.room.acquire().await;

@@ -5,10 +5,12 @@
 //! announced. It never decides what a row means (the consumers do), never tries again and never judges an error for a
 //! record: the pipeline does.
 
+mod books;
 mod cache;
 mod client;
 mod failure;
 pub mod memory;
+pub mod migrations;
 mod programs;
 mod start;
 mod url;
@@ -19,6 +21,7 @@ use serde_json::value::RawValue;
 use crate::consumers::{Consumer, Effect};
 use crate::rows::Row;
 
+pub use books::{Books, EffectState, LedgerRow, Suspect, Unbalanced};
 pub use cache::RulesCache;
 pub use client::{Client, MAX_CONNECTIONS};
 pub use start::{StartError, rule_book};
