@@ -62,13 +62,60 @@ fn the_books_balance_over_a_crash_whatever_the_seed() {
         for field in ["elapsed_seconds", "events_per_second"] {
             assert!(book[field].as_f64().expect("a number") > 0.0);
         }
-        for consumer in ["currency", "tier", "mission"] {
+        for consumer in ["currency", "tier", "mission", "reward", "marketplace"] {
             assert!(
-                book["consumers"][consumer]["delivered"].as_u64().expect("a count") > 100,
+                book["consumers"][consumer]["delivered"].as_u64().expect("a count") > 50,
                 "{consumer}"
             );
         }
+        for event in [
+            "loyalty/award.scheduled",
+            "loyalty/award.cancelled",
+            "loyalty/tier.evaluation_requested",
+            "loyalty/mission.evaluation_requested",
+            "loyalty/reward.granted",
+            "loyalty/reward.revoked",
+            "loyalty/code.redeemed",
+        ] {
+            assert!(book["events"][event].as_u64().expect("a count") > 0, "{event}");
+        }
+        every_order_books_the_targets(&book);
+        the_refund_is_told(&book);
     }
+}
+
+fn every_order_books_the_targets(book: &Value) {
+    let settled = &book["settled"];
+    for order in ["in_order", "shuffled"] {
+        let of = &settled[order];
+        let count = |field: &str| of[field].as_i64().expect("a number");
+        assert_eq!(of["booked"], settled["targets"], "{order}: {settled:#}");
+        assert_eq!(of["booked"], count("earned") - count("taken_back"), "{order}");
+        assert_eq!(count("purchases_booked_wrongly"), 0, "{order}");
+        assert!(count("booked") > 0 && count("taken_back") > 0, "{order}: {of:#}");
+    }
+    assert_ne!(
+        settled["in_order"], settled["shuffled"],
+        "the ways differ, the end does not"
+    );
+}
+
+/// The change in the middle may be in one batch with the last one, which covers it then.
+fn the_refund_is_told(book: &Value) {
+    let story = book["refunded_purchase"].as_array().expect("a list");
+    let targets: Vec<&Value> = story.iter().map(|chapter| &chapter["target"]).collect();
+    assert_eq!(targets, [100, 60, 0]);
+    assert_eq!(
+        (&story[0]["status"], &story[2]["status"]),
+        (&"completed".into(), &"refunded".into())
+    );
+    for order in ["in_order", "shuffled"] {
+        let booked = story
+            .iter()
+            .flat_map(|chapter| chapter[order].as_array().expect("a list"));
+        assert_eq!(booked.filter_map(Value::as_i64).sum::<i64>(), 0, "{order}: {story:#?}");
+    }
+    assert_eq!(story[0]["in_order"][0], 100, "{story:#?}");
 }
 
 #[test]
@@ -86,6 +133,13 @@ fn a_worker_that_is_broken_on_purpose_fails_the_books() {
             book["lost"].as_u64().expect("a count"),
             book["doubled"].as_u64().expect("a count"),
         );
+        // What is booked is right even where ids are doubled: the targets are absolute.
+        let astray = &book["settled"]["in_order"]["purchases_booked_wrongly"];
+        assert_eq!(
+            astray.as_u64().expect("a count") > 0,
+            sabotage == "commit-early",
+            "{sabotage}"
+        );
         match sabotage {
             "commit-early" => assert!(lost > 100 && doubled == 0, "{lost} lost, {doubled} doubled"),
             "no-dedupe" => assert!(lost == 0 && doubled > 10, "{lost} lost, {doubled} doubled"),
@@ -100,7 +154,17 @@ fn a_subset_of_the_consumers_balances_and_people_get_one_clear_last_line() {
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(text.lines().last(), Some("BALANCED: nothing lost, nothing doubled."));
     assert!(
-        text.contains("currency") && text.contains("tier") && !text.contains(" mission "),
+        text.contains(" currency ") && text.contains(" tier ") && !text.contains(" mission "),
+        "{text}"
+    );
+    assert!(
+        text.contains("refunded in two steps") && text.contains("= booked"),
+        "{text}"
+    );
+    let (code, text) = end(start(&["--consumers", "marketplace,reward"]));
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains(" reward ") && text.contains(" marketplace ") && !text.contains("= booked"),
         "{text}"
     );
 }

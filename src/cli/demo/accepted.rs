@@ -22,6 +22,7 @@ pub(super) struct Basis<'a> {
     #[serde(borrow)]
     pub(super) final_amount: Cow<'a, str>,
     pub(super) refunded_amount: Cow<'a, str>,
+    pub(super) status: Cow<'a, str>,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -55,6 +56,35 @@ pub(super) struct RowRef<'a> {
     pub(super) table: Cow<'a, str>,
     pub(super) row_id: Cow<'a, str>,
     pub(super) version: Cow<'a, str>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct Grant<'a> {
+    #[serde(borrow)]
+    pub(super) source: Cow<'a, str>,
+    pub(super) claim_id: Option<Cow<'a, str>>,
+    pub(super) mission_id: Option<Cow<'a, str>>,
+    pub(super) referral_id: Option<Cow<'a, str>>,
+    pub(super) side: Option<Cow<'a, str>>,
+    pub(super) merchant_id: Cow<'a, str>,
+    pub(super) user_id: Cow<'a, str>,
+    pub(super) as_of_ms: i64,
+}
+
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct Redemption<'a> {
+    #[serde(borrow)]
+    pub(super) code_id: Cow<'a, str>,
+    pub(super) merchant_id: Cow<'a, str>,
+    pub(super) user_id: Option<Cow<'a, str>>,
+    pub(super) as_of_ms: i64,
+}
+
+/// What every event has.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct Fact<'a> {
+    #[serde(borrow)]
+    pub(super) effect_key: Cow<'a, str>,
 }
 
 /// A time as microseconds since the epoch.

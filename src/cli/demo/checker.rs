@@ -1,28 +1,24 @@
 //! The books: what the generator says must come out, against what the receiver accepted.
 //!
 //! Takes labels as they are produced and accepted events as raw JSON; gives the balance. It knows the events only by the
-//! small shapes below and imports nothing that decodes, routes or decides: a test reads its imports.
+//! small shapes in [`super::accepted`] and imports nothing that decodes, routes or decides: a test reads its imports.
 //!
-//! The rules, for each consumer and change:
-//! - an eligible change is *delivered* if an event of it was accepted; an award also counts as *superseded* if one of a
-//!   later change of its purchase was, a tier change if an accepted evaluation lists it; otherwise it is *lost*;
-//! - the last accepted state of a purchase is the one of its last eligible change, else the purchase is *stale*;
-//! - two distinct ids for one change are *doubled*, the same id again is *resent*;
+//! The rules, for each consumer and what a change must lead to (a referral leads to a grant on either side):
+//! - it is *delivered* if its event was accepted; a target also counts as *superseded* if one of a later change of its row
+//!   was, a tier change if an accepted evaluation lists it; otherwise it is *lost*;
+//! - the last accepted state of a row is the one of its last eligible change, else the row is *stale*;
+//! - two distinct ids for one of them are *doubled*, the same id again is *resent*;
 //! - what no label allows is *unexpected*.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::num::NonZeroU64;
 
-use super::accepted::{Award as AcceptedAward, Mission, RowRef, Tier, hundredths, micros};
-use super::label::{Award, Change, Counted, Label, Ledger};
-
-/// A consumer, in the words of the books.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reader {
-    Currency,
-    Tier,
-    Mission,
-}
+use super::accepted::{Award as AcceptedAward, Fact, Grant, Mission, Redemption, RowRef, Tier, hundredths, micros};
+use super::balance::{Account, Balance, Kind, Reader, Sample, Slot, Unexpected};
+use super::label::{CODE, Change, Counted, Label, Ledger, STORY, Target, claimed_mission};
+use super::settler::Award;
 
 /// Where a record stands in Kafka: topic, partition, offset.
 pub(super) type Place = (String, i32, i64);
@@ -35,14 +31,19 @@ pub(super) struct Books {
     produced: u64,
     changes: Vec<Entry>,
     /// By ledger, by number.
-    rows: [Vec<Row>; 3],
+    rows: [Vec<Row>; 6],
     poison: BTreeMap<Place, &'static str>,
     letters: BTreeMap<Place, String>,
     letters_written: u64,
-    resent: [u64; 3],
-    doubled: [u64; 3],
+    resent: [u64; 5],
+    doubled: [u64; 5],
     unexpected: Unexpected,
+    kinds: BTreeMap<&'static str, Kind>,
     samples: Vec<Sample>,
+    /// Every accepted award, in the order of acceptance.
+    awards: Vec<Award>,
+    /// The awards of the purchase whose story is told, by commit time.
+    story: BTreeMap<i64, Sample>,
 }
 
 /// A change in the books. Rows and changes are numbers: a million of them must fit.
@@ -52,72 +53,38 @@ struct Entry {
     previous: Option<u32>,
     lsn: u64,
     commit_ms: i64,
-    award: Option<Award>,
+    target: Option<Target>,
     tier: Option<&'static str>,
     mission: Option<Counted>,
-    /// Hash of the first accepted id, by consumer.
-    ids: [Option<u64>; 3],
+    /// Hash of the first accepted id, by slot.
+    ids: [Option<NonZeroU64>; 4],
     /// An accepted evaluation lists it.
     listed: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Row {
-    user: u32,
+    users: [Option<u32>; 2],
     merchant: u8,
-    last: u32,
-    /// The state accepted last.
-    state: Option<Award>,
+    /// The newest change.
+    last: Option<u32>,
+    /// The change whose target was accepted last, on either side.
+    accepted: [Option<u32>; 2],
 }
 
-/// What no label allows: counted, and the first few told.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Unexpected {
-    pub(super) count: u64,
-    pub(super) examples: Vec<String>,
-}
+/// What an accepted event is of.
+#[derive(Debug, Clone, Copy)]
+struct Of(Ledger, u32, Slot);
 
-/// One award as it was accepted, for people.
+/// A change of the purchase whose story is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sample {
-    pub(super) id: String,
-    pub(super) merchant: String,
-    pub(super) amount: String,
-    pub(super) refunded: String,
-    pub(super) points: String,
-    pub(super) due_at: String,
+pub(super) struct Chapter {
+    pub(super) as_of_ms: i64,
+    pub(super) target: i64,
+    /// The award as it was accepted; `None` if the one of a later change covers it, or it was lost.
+    pub(super) award: Option<Sample>,
 }
 
-/// The balance of one consumer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Account {
-    pub(super) eligible: u64,
-    pub(super) delivered: u64,
-    pub(super) superseded: u64,
-    pub(super) lost: u64,
-    pub(super) resent: u64,
-    pub(super) doubled: u64,
-    /// Purchases whose last accepted state is not their final one.
-    pub(super) stale: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Balance {
-    pub(super) produced: u64,
-    pub(super) accounts: Vec<(Reader, Account)>,
-    /// Poison records produced.
-    pub(super) poison: u64,
-    /// Records that have a dead letter, each counted once.
-    pub(super) dead_lettered: u64,
-    /// Letters of a record that has one already: a crash between the letter and the commit repeats it.
-    pub(super) repeated_letters: u64,
-    /// Poison records without a dead letter: skipped in silence.
-    pub(super) unburied: u64,
-    pub(super) unexpected: Unexpected,
-    pub(super) samples: Vec<Sample>,
-}
-
-const EXAMPLES: usize = 5;
 const SAMPLES: usize = 6;
 
 impl Books {
@@ -127,14 +94,17 @@ impl Books {
             readers,
             produced: 0,
             changes: Vec::new(),
-            rows: [Vec::new(), Vec::new(), Vec::new()],
+            rows: [const { Vec::new() }; 6],
             poison: BTreeMap::new(),
             letters: BTreeMap::new(),
             letters_written: 0,
-            resent: [0; 3],
-            doubled: [0; 3],
+            resent: [0; 5],
+            doubled: [0; 5],
             unexpected: Unexpected::default(),
+            kinds: BTreeMap::new(),
             samples: Vec::new(),
+            awards: Vec::new(),
+            story: BTreeMap::new(),
         }
     }
 
@@ -143,8 +113,12 @@ impl Books {
         self.produced += 1;
         match label {
             Label::Nothing | Label::Repeat => {}
-            Label::Poison(queue) => {
-                if self.readers.iter().any(|reader| reader.name() == *queue) || *queue == "decode" {
+            Label::Poison(ledger, queue) => {
+                // What nobody reads is not even decoded.
+                let buries = |reader: &Reader| {
+                    !reader.slots(*ledger).is_empty() && (*queue == "decode" || reader.name() == *queue)
+                };
+                if self.readers.iter().any(buries) {
                     self.poison.insert(place.clone(), queue);
                 }
             }
@@ -158,29 +132,25 @@ impl Books {
         let at = change.row as usize;
         if rows.len() <= at {
             // Numbers of poisoned rows are never filled.
-            rows.resize_with(at + 1, || Row {
-                user: u32::MAX,
+            let unknown = Row {
+                users: [None; 2],
                 merchant: u8::MAX,
-                last: u32::MAX,
-                state: None,
-            });
+                last: None,
+                accepted: [None; 2],
+            };
+            rows.resize(at + 1, unknown);
         }
         let row = &mut rows[at];
-        let previous = (row.last != u32::MAX).then_some(row.last);
-        *row = Row {
-            user: change.user,
-            merchant: change.merchant,
-            last: number,
-            state: row.state,
-        };
+        let previous = row.last.replace(number);
+        (row.users, row.merchant) = (change.users, change.merchant);
         self.changes.push(Entry {
             previous,
             lsn: change.lsn,
             commit_ms: change.commit_ms,
-            award: change.award,
+            target: change.target,
             tier: change.tier,
             mission: change.mission,
-            ids: [None; 3],
+            ids: [None; 4],
             listed: false,
         });
     }
@@ -188,23 +158,38 @@ impl Books {
     /// One accepted event.
     pub(super) fn accepted(&mut self, id: &str, name: &str, data: &str) {
         let taken = match name {
-            "loyalty/award.scheduled" | "loyalty/award.cancelled" => self.award(id, data),
+            "loyalty/award.scheduled" => self.award("loyalty/award.scheduled", id, data),
+            "loyalty/award.cancelled" => self.award("loyalty/award.cancelled", id, data),
             "loyalty/tier.evaluation_requested" => self.tier(id, data),
             "loyalty/mission.evaluation_requested" => self.mission(id, data),
+            "loyalty/reward.granted" => self.reward("loyalty/reward.granted", 1, id, data),
+            "loyalty/reward.revoked" => self.reward("loyalty/reward.revoked", 0, id, data),
+            "loyalty/code.redeemed" => self.redeemed(id, data),
             _ => Err("nobody promised this event"),
         };
-        if let Err(why) = taken {
-            self.unexpected(format!("{id}: {why}"));
+        let counted = taken.and_then(|name| self.count(name, data));
+        if let Err(why) = counted {
+            self.unexpected.note(format!("{id}: {why}"));
         }
     }
 
-    fn award(&mut self, id: &str, data: &str) -> Result<(), &'static str> {
+    fn count(&mut self, name: &'static str, data: &str) -> Result<(), &'static str> {
+        if let Some(kind) = self.kinds.get_mut(name) {
+            kind.count += 1;
+            return Ok(());
+        }
+        let example = parse::<Fact<'_>>(data)?.effect_key.into_owned();
+        self.kinds.insert(name, Kind { count: 1, example });
+        Ok(())
+    }
+
+    fn award(&mut self, name: &'static str, id: &str, data: &str) -> Result<&'static str, &'static str> {
         let event: AcceptedAward<'_> = parse(data)?;
         self.reads(Reader::Currency)?;
         let row = Ledger::Purchases.row_of(&event.purchase_id).ok_or("unknown purchase")?;
-        self.belongs(Ledger::Purchases, row, &event.merchant_id, &event.user_id)?;
-        let change = self.find(Ledger::Purchases, row, |entry| entry.commit_ms == event.as_of_ms)?;
-        let points = event
+        let of = Of(Ledger::Purchases, row, Slot::Target);
+        self.belongs(of, &event.merchant_id, Some(&event.user_id))?;
+        let amount = event
             .target_points
             .parse()
             .map_err(|_no_number| "points are no number")?;
@@ -213,37 +198,96 @@ impl Books {
             .as_deref()
             .map(|due_at| micros(due_at).ok_or("due time is no time"))
             .transpose()?;
-        let state = Award { points, due_us };
-        match self.entry(change)?.award {
-            None => return Err("no award may come of this change"),
-            Some(expected) if expected != state => return Err("wrong target or due time"),
+        self.awards.push(Award {
+            purchase: row,
+            as_of_ms: event.as_of_ms,
+            target: amount,
+        });
+        let target = Target { amount, due_us };
+        self.converge(of, event.as_of_ms, target, id)?;
+        let is_new = amount > 0 && !self.samples.iter().any(|sample| sample.merchant == event.merchant_id);
+        if row == STORY || (is_new && self.samples.len() < SAMPLES) {
+            let text = |text: Cow<'_, str>| text.into_owned();
+            let sample = Sample {
+                id: id.to_owned(),
+                merchant: text(event.merchant_id),
+                status: text(event.basis.status),
+                amount: text(event.basis.final_amount),
+                refunded: text(event.basis.refunded_amount),
+                points: text(event.target_points),
+                due_at: event.due_at.map(text).unwrap_or_default(),
+            };
+            if row == STORY {
+                self.story.insert(event.as_of_ms, sample);
+            } else {
+                self.samples.push(sample);
+            }
+        }
+        Ok(name)
+    }
+
+    fn reward(&mut self, name: &'static str, amount: i64, id: &str, data: &str) -> Result<&'static str, &'static str> {
+        let event: Grant<'_> = parse(data)?;
+        self.reads(Reader::Reward)?;
+        let (ledger, slot, row_id) = match (event.source.as_ref(), event.side.as_deref()) {
+            ("mission_claim", None) => (Ledger::Claims, Slot::Target, event.claim_id),
+            ("referral", Some("referrer")) => (Ledger::Referrals, Slot::Target, event.referral_id),
+            ("referral", Some("referee")) => (Ledger::Referrals, Slot::Referee, event.referral_id),
+            _ => return Err("unknown source"),
+        };
+        let row = row_id
+            .and_then(|row_id| ledger.row_of(&row_id))
+            .ok_or("unknown claim or referral")?;
+        if ledger == Ledger::Claims && event.mission_id.as_deref() != Some(claimed_mission(row)) {
+            return Err("wrong mission");
+        }
+        let of = Of(ledger, row, slot);
+        self.belongs(of, &event.merchant_id, Some(&event.user_id))?;
+        let target = Target { amount, due_us: None };
+        self.converge(of, event.as_of_ms, target, id)?;
+        Ok(name)
+    }
+
+    fn redeemed(&mut self, id: &str, data: &str) -> Result<&'static str, &'static str> {
+        if data.contains(CODE) {
+            return Err("the code itself went out");
+        }
+        let event: Redemption<'_> = parse(data)?;
+        self.reads(Reader::Marketplace)?;
+        let row = Ledger::Codes.row_of(&event.code_id).ok_or("unknown code")?;
+        let of = Of(Ledger::Codes, row, Slot::Target);
+        self.belongs(of, &event.merchant_id, event.user_id.as_deref())?;
+        let target = Target {
+            amount: 1,
+            due_us: None,
+        };
+        self.converge(of, event.as_of_ms, target, id)?;
+        Ok("loyalty/code.redeemed")
+    }
+
+    /// An accepted target of the change with that commit time.
+    fn converge(&mut self, of: Of, as_of_ms: i64, target: Target, id: &str) -> Result<(), &'static str> {
+        let Of(ledger, row, slot) = of;
+        let change = self.find(ledger, row, |entry| entry.commit_ms == as_of_ms)?;
+        match self.entry(change)?.target {
+            None => return Err("nothing may come of this change"),
+            Some(expected) if expected != target => return Err("wrong target or due time"),
             Some(_) => {}
         }
-        if let Some(row) = self.rows[Ledger::Purchases as usize].get_mut(row as usize) {
-            row.state = Some(state);
+        if let Some(row) = self.rows[ledger as usize].get_mut(row as usize) {
+            row.accepted[side_of(slot)] = Some(change);
         }
-        self.settle(Reader::Currency, change, id);
-        let new_merchant = !self.samples.iter().any(|sample| sample.merchant == event.merchant_id);
-        if points > 0 && new_merchant && self.samples.len() < SAMPLES {
-            self.samples.push(Sample {
-                id: id.to_owned(),
-                merchant: event.merchant_id.into_owned(),
-                amount: event.basis.final_amount.into_owned(),
-                refunded: event.basis.refunded_amount.into_owned(),
-                points: event.target_points.into_owned(),
-                due_at: event.due_at.unwrap_or_default().into_owned(),
-            });
-        }
+        self.settle(ledger, slot, change, id);
         Ok(())
     }
 
-    fn tier(&mut self, id: &str, data: &str) -> Result<(), &'static str> {
+    fn tier(&mut self, id: &str, data: &str) -> Result<&'static str, &'static str> {
         let event: Tier<'_> = parse(data)?;
         self.reads(Reader::Tier)?;
         let mut own = None;
         for trigger in &event.triggers {
             let (ledger, row, change) = self.of_trigger(trigger)?;
-            self.belongs(ledger, row, &event.merchant_id, &event.user_id)?;
+            self.belongs(Of(ledger, row, Slot::Tier), &event.merchant_id, Some(&event.user_id))?;
             match self.entry(change)?.tier {
                 None => return Err("no evaluation may come of this change"),
                 Some(metric) if metric != event.metric => return Err("wrong metric"),
@@ -252,18 +296,19 @@ impl Books {
             if let Some(entry) = self.changes.get_mut(change as usize) {
                 entry.listed = true;
             }
-            own = Some(change);
+            own = Some((ledger, change));
         }
         // An evaluation is of its newest trigger, which stands last; the others only ride along.
-        self.settle(Reader::Tier, own.ok_or("an evaluation without a trigger")?, id);
-        Ok(())
+        let (ledger, change) = own.ok_or("an evaluation without a trigger")?;
+        self.settle(ledger, Slot::Tier, change, id);
+        Ok("loyalty/tier.evaluation_requested")
     }
 
-    fn mission(&mut self, id: &str, data: &str) -> Result<(), &'static str> {
+    fn mission(&mut self, id: &str, data: &str) -> Result<&'static str, &'static str> {
         let event: Mission<'_> = parse(data)?;
         self.reads(Reader::Mission)?;
         let (ledger, row, change) = self.of_trigger(&event.source)?;
-        self.belongs(ledger, row, &event.merchant_id, &event.user_id)?;
+        self.belongs(Of(ledger, row, Slot::Mission), &event.merchant_id, Some(&event.user_id))?;
         let expected = self.entry(change)?.mission.ok_or("no mission may count this change")?;
         let [share] = event.missions.as_slice() else {
             return Err("not the one mission");
@@ -274,8 +319,8 @@ impl Books {
         if hundredths(&share.counted) != Some(expected.hundredths) {
             return Err("counted wrongly");
         }
-        self.settle(Reader::Mission, change, id);
-        Ok(())
+        self.settle(ledger, Slot::Mission, change, id);
+        Ok("loyalty/mission.evaluation_requested")
     }
 
     /// One dead letter, by the place of the record it is of.
@@ -308,8 +353,40 @@ impl Books {
             repeated_letters: self.letters_written.saturating_sub(buried.len() as u64),
             unburied: unburied as u64,
             unexpected,
+            kinds: self.kinds.iter().map(|(name, kind)| (*name, kind.clone())).collect(),
             samples: self.samples.clone(),
         }
+    }
+
+    /// Every accepted award, in the order of acceptance.
+    pub(super) fn awards(&self) -> &[Award] {
+        &self.awards
+    }
+
+    /// What every purchase must end at, by number.
+    pub(super) fn final_targets(&self) -> Vec<i64> {
+        let purchases = self.rows[Ledger::Purchases as usize].iter();
+        let newest = |row| self.history(row).find_map(|(_, entry)| entry.target);
+        purchases
+            .map(|row| newest(row).map_or(0, |target| target.amount))
+            .collect()
+    }
+
+    /// What became of the purchase whose story is told.
+    pub(super) fn story(&self) -> Vec<Chapter> {
+        let Some(row) = self.rows[Ledger::Purchases as usize].get(STORY as usize) else {
+            return Vec::new();
+        };
+        let chapter = |(_, entry): (u32, &Entry)| {
+            Some(Chapter {
+                as_of_ms: entry.commit_ms,
+                target: entry.target?.amount,
+                award: self.story.get(&entry.commit_ms).cloned(),
+            })
+        };
+        let mut chapters: Vec<Chapter> = self.history(row).filter_map(chapter).collect();
+        chapters.reverse();
+        chapters
     }
 
     fn account(&self, reader: Reader) -> Account {
@@ -318,46 +395,61 @@ impl Books {
             doubled: self.doubled[reader as usize],
             ..Account::default()
         };
-        for row in self.rows.iter().flatten() {
-            // From the newest change back: what a later one covers is superseded.
-            let mut newest = None;
-            let mut covered = false;
-            let mut number = (row.last != u32::MAX).then_some(row.last);
-            while let Some(entry) = number.and_then(|number| self.changes.get(number as usize)) {
-                number = entry.previous;
-                if !reader.is_owed(entry) {
-                    continue;
+        for (ledger, rows) in Ledger::ALL.into_iter().zip(&self.rows) {
+            for slot in reader.slots(ledger) {
+                for row in rows {
+                    self.account_row(&mut account, row, *slot);
                 }
-                newest = newest.or(entry.award);
-                let own = entry.ids[reader as usize].is_some();
-                covered |= own && reader == Reader::Currency;
-                account.eligible += 1;
-                if own {
-                    account.delivered += 1;
-                } else if covered || (reader == Reader::Tier && entry.listed) {
-                    account.superseded += 1;
-                } else {
-                    account.lost += 1;
-                }
-            }
-            if reader == Reader::Currency && row.state.is_some() && row.state != newest {
-                account.stale += 1;
             }
         }
         account
     }
 
-    fn settle(&mut self, reader: Reader, change: u32, id: &str) {
-        let Some(entry) = self.changes.get_mut(change as usize) else {
+    fn account_row(&self, account: &mut Account, row: &Row, slot: Slot) {
+        let converges = matches!(slot, Slot::Target | Slot::Referee);
+        // From the newest change back: what a later one covers is superseded.
+        let mut newest = None;
+        let mut covered = false;
+        for (_, entry) in self.history(row).filter(|(_, entry)| entry.owes(slot)) {
+            newest = newest.or(entry.target);
+            let own = entry.ids[slot as usize].is_some();
+            covered |= own && converges;
+            account.eligible += 1;
+            if own {
+                account.delivered += 1;
+            } else if covered || (slot == Slot::Tier && entry.listed) {
+                account.superseded += 1;
+            } else {
+                account.lost += 1;
+            }
+        }
+        let accepted = row.accepted[side_of(slot)].and_then(|change| self.changes.get(change as usize)?.target);
+        account.stale += u64::from(converges && accepted.is_some() && accepted != newest);
+    }
+
+    /// The changes of a row, from the newest back.
+    fn history(&self, row: &Row) -> impl Iterator<Item = (u32, &Entry)> {
+        let known = |number: u32| Some((number, self.changes.get(number as usize)?));
+        std::iter::successors(row.last.and_then(known), move |(_, entry)| {
+            entry.previous.and_then(known)
+        })
+    }
+
+    fn settle(&mut self, ledger: Ledger, slot: Slot, change: u32, id: &str) {
+        let reads = |reader: &Reader| reader.slots(ledger).contains(&slot);
+        let (Some(reader), Some(entry)) = (
+            Reader::ALL.into_iter().find(reads),
+            self.changes.get_mut(change as usize),
+        ) else {
             return;
         };
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
-        let (hash, at) = (hasher.finish(), reader as usize);
-        match entry.ids[at] {
-            None => entry.ids[at] = Some(hash),
-            Some(first) if first == hash => self.resent[at] += 1,
-            Some(_) => self.doubled[at] += 1,
+        let hash = NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MIN);
+        match entry.ids[slot as usize] {
+            None => entry.ids[slot as usize] = Some(hash),
+            Some(first) if first == hash => self.resent[reader as usize] += 1,
+            Some(_) => self.doubled[reader as usize] += 1,
         }
     }
 
@@ -376,23 +468,21 @@ impl Books {
 
     fn find(&self, ledger: Ledger, row: u32, wanted: impl Fn(&Entry) -> bool) -> Result<u32, &'static str> {
         let row = self.rows[ledger as usize].get(row as usize).ok_or("unknown row")?;
-        let mut number = row.last;
-        loop {
-            let entry = self.entry(number)?;
-            if wanted(entry) {
-                return Ok(number);
-            }
-            number = entry.previous.ok_or("unknown change of the row")?;
-        }
+        let found = self.history(row).find(|(_, entry)| wanted(entry));
+        found.map(|(number, _)| number).ok_or("unknown change of the row")
     }
 
     fn entry(&self, number: u32) -> Result<&Entry, &'static str> {
         self.changes.get(number as usize).ok_or("unknown row")
     }
 
-    fn belongs(&self, ledger: Ledger, row: u32, merchant: &str, user: &str) -> Result<(), &'static str> {
+    fn belongs(&self, of: Of, merchant: &str, user: Option<&str>) -> Result<(), &'static str> {
+        let Of(ledger, row, slot) = of;
         let row = self.rows[ledger as usize].get(row as usize).ok_or("unknown row")?;
-        let same_user = user.strip_prefix("u-").and_then(|user| user.parse().ok()) == Some(row.user);
+        let same_user = match (user, row.users[side_of(slot)]) {
+            (Some(user), Some(known)) => user.strip_prefix("u-").and_then(|user| user.parse().ok()) == Some(known),
+            (user, known) => user.is_none() && known.is_none(),
+        };
         let same_merchant = self.merchants.get(usize::from(row.merchant)) == Some(&merchant);
         if same_user && same_merchant {
             Ok(())
@@ -408,59 +498,23 @@ impl Books {
             Err("of a consumer that does not run")
         }
     }
-
-    fn unexpected(&mut self, what: String) {
-        self.unexpected.note(what);
-    }
 }
 
-impl Unexpected {
-    fn note(&mut self, what: String) {
-        self.count += 1;
-        if self.examples.len() < EXAMPLES {
-            self.examples.push(what);
+impl Entry {
+    const fn owes(&self, slot: Slot) -> bool {
+        match slot {
+            Slot::Target | Slot::Referee => self.target.is_some(),
+            Slot::Tier => self.tier.is_some(),
+            Slot::Mission => self.mission.is_some(),
         }
     }
 }
 
-impl Reader {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Currency => "currency",
-            Self::Tier => "tier",
-            Self::Mission => "mission",
-        }
-    }
-
-    const fn is_owed(self, entry: &Entry) -> bool {
-        match self {
-            Self::Currency => entry.award.is_some(),
-            Self::Tier => entry.tier.is_some(),
-            Self::Mission => entry.mission.is_some(),
-        }
-    }
-}
-
-impl Balance {
-    pub(super) fn sum(&self, of: impl Fn(&Account) -> u64) -> u64 {
-        self.accounts.iter().map(|(_, account)| of(account)).sum()
-    }
-
-    /// Eligible changes of which nothing came, and poison that was skipped in silence.
-    pub(super) fn lost(&self) -> u64 {
-        self.sum(|account| account.lost) + self.unburied
-    }
-
-    pub(super) fn doubled(&self) -> u64 {
-        self.sum(|account| account.doubled)
-    }
-
-    pub(super) fn balances(&self) -> bool {
-        let stale = self.sum(|account| account.stale);
-        let even = |account: &Account| account.eligible == account.delivered + account.superseded + account.lost;
-        self.lost() + self.doubled() + stale + self.unexpected.count == 0
-            && self.accounts.iter().all(|(_, account)| even(account))
-            && self.dead_lettered == self.poison
+/// The place of a slot's user among the users of a row.
+const fn side_of(slot: Slot) -> usize {
+    match slot {
+        Slot::Target | Slot::Tier | Slot::Mission => 0,
+        Slot::Referee => 1,
     }
 }
 

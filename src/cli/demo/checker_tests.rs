@@ -3,25 +3,35 @@ use super::*;
 const DAY_US: i64 = 1_795_200_000_000_000;
 
 fn change(ledger: Ledger, lsn: u64) -> Change {
-    let (award, tier, mission) = (None, None, None);
+    let (target, tier, mission) = (None, None, None);
     let commit_ms = i64::try_from(lsn).expect("small");
     Change {
         ledger,
         row: 3,
-        user: 7,
+        users: [Some(7), None],
         merchant: 0,
         lsn,
         commit_ms,
-        award,
+        target,
         tier,
         mission,
     }
 }
 
+fn ticket(ledger: Ledger, lsn: u64, users: [Option<u32>; 2], amount: i64) -> Label {
+    let target = Some(Target { amount, due_us: None });
+    let change = change(ledger, lsn);
+    Label::Change(Change {
+        users,
+        target,
+        ..change
+    })
+}
+
 fn purchase(lsn: u64, points: i64) -> Label {
     let due_us = (points > 0).then_some(DAY_US);
     let mut change = change(Ledger::Purchases, lsn);
-    change.award = Some(Award { points, due_us });
+    change.target = Some(Target { amount: points, due_us });
     change.tier = Some("spend");
     change.mission = Some(Counted {
         mission: "total",
@@ -31,7 +41,7 @@ fn purchase(lsn: u64, points: i64) -> Label {
 }
 
 fn books(labels: &[Label]) -> Books {
-    let mut books = Books::new(vec!["m"], vec![Reader::Currency, Reader::Tier, Reader::Mission]);
+    let mut books = Books::new(vec!["m"], Reader::ALL.to_vec());
     for (offset, label) in (0..).zip(labels) {
         books.produced(label, &("t".to_owned(), 0, offset));
     }
@@ -39,18 +49,22 @@ fn books(labels: &[Label]) -> Books {
 }
 
 fn award(books: &mut Books, id: &str, lsn: i64, points: i64) {
-    let (name, due_at) = match points {
-        0 => ("loyalty/award.cancelled", String::new()),
-        _ => (
-            "loyalty/award.scheduled",
-            format!(r#""due_at":"{}","#, jiff::Timestamp::from_microsecond(DAY_US).unwrap()),
-        ),
+    let name = match points {
+        0 => "loyalty/award.cancelled",
+        _ => "loyalty/award.scheduled",
     };
-    let data = format!(
-        r#"{{"purchase_id":"p-00000003","user_id":"u-00007","merchant_id":"m","target_points":"{points}",{due_at}
-            "as_of_ms":{lsn},"basis":{{"final_amount":"12.50","refunded_amount":"0.00"}}}}"#
-    );
-    books.accepted(id, name, &data);
+    books.accepted(id, name, &award_data("p-00000003", lsn, points));
+}
+
+fn award_data(purchase: &str, lsn: i64, points: i64) -> String {
+    let due_at = match points {
+        0 => String::new(),
+        _ => format!(r#""due_at":"{}","#, jiff::Timestamp::from_microsecond(DAY_US).unwrap()),
+    };
+    format!(
+        r#"{{"effect_key":"award:{purchase}","purchase_id":"{purchase}","user_id":"u-00007","merchant_id":"m","target_points":"{points}",{due_at}
+            "as_of_ms":{lsn},"basis":{{"final_amount":"12.50","refunded_amount":"0.00","status":"completed"}}}}"#
+    )
 }
 
 fn source(lsn: u64) -> String {
@@ -59,16 +73,38 @@ fn source(lsn: u64) -> String {
 
 fn evaluation(books: &mut Books, id: &str, lsns: &[u64]) {
     let triggers = lsns.iter().map(|lsn| source(*lsn)).collect::<Vec<_>>().join(",");
-    let data = format!(r#"{{"merchant_id":"m","user_id":"u-00007","metric":"spend","triggers":[{triggers}]}}"#);
+    let data = format!(
+        r#"{{"effect_key":"tier:m:u-00007","merchant_id":"m","user_id":"u-00007","metric":"spend","triggers":[{triggers}]}}"#
+    );
     books.accepted(id, "loyalty/tier.evaluation_requested", &data);
 }
 
 fn progress(books: &mut Books, id: &str, lsn: u64, counted: &str) {
     let data = format!(
-        r#"{{"merchant_id":"m","user_id":"u-00007","source":{},"missions":[{{"mission_id":"total","counted":"{counted}"}}]}}"#,
+        r#"{{"effect_key":"mission_source","merchant_id":"m","user_id":"u-00007","source":{},"missions":[{{"mission_id":"total","counted":"{counted}"}}]}}"#,
         source(lsn)
     );
     books.accepted(id, "loyalty/mission.evaluation_requested", &data);
+}
+
+/// `row` names a claim or one side of a referral.
+fn grant(books: &mut Books, id: &str, verb: &str, row: &str, user: u32, lsn: i64) {
+    let data = format!(
+        r#"{{"effect_key":"k",{row},"merchant_id":"m","user_id":"u-{user:05}","mission_id":"spend-100","as_of_ms":{lsn}}}"#
+    );
+    books.accepted(id, &format!("loyalty/reward.{verb}"), &data);
+}
+
+const CLAIM: &str = r#""source":"mission_claim","claim_id":"c-00000003""#;
+const REFERRER: &str = r#""source":"referral","referral_id":"r-00000003","side":"referrer""#;
+const NO_SIDE: &str = r#""source":"referral","referral_id":"r-00000003""#;
+const REFEREE: &str = r#""source":"referral","referral_id":"r-00000003","side":"referee""#;
+
+fn redemption(books: &mut Books, id: &str, user: &str, lsn: i64, more: &str) {
+    let data = format!(
+        r#"{{"effect_key":"code:3","code_id":"v-00000003","merchant_id":"m","user_id":{user},"as_of_ms":{lsn}{more}}}"#
+    );
+    books.accepted(id, "loyalty/code.redeemed", &data);
 }
 
 fn account(books: &Books, reader: Reader) -> Account {
@@ -173,6 +209,91 @@ fn a_mission_needs_the_event_of_exactly_that_change() {
 }
 
 #[test]
+fn each_side_of_a_referral_is_owed_its_own_grant_and_its_own_revocation() {
+    let sides = [Some(7), Some(8)];
+    let labels = [
+        ticket(Ledger::Referrals, 1, sides, 1),
+        ticket(Ledger::Referrals, 2, sides, 0),
+    ];
+    let mut books = books(&labels);
+    grant(&mut books, "a", "granted", REFERRER, 7, 1);
+    grant(&mut books, "b", "revoked", REFERRER, 7, 2);
+    grant(&mut books, "c", "granted", REFEREE, 8, 1);
+    let expected = Account {
+        eligible: 4,
+        delivered: 3,
+        lost: 1,
+        stale: 1,
+        ..Account::default()
+    };
+    assert_eq!(account(&books, Reader::Reward), expected);
+    grant(&mut books, "d", "revoked", REFEREE, 8, 2);
+    assert!(books.balance().balances());
+    grant(&mut books, "c", "granted", REFEREE, 8, 1);
+    let expected = Account {
+        eligible: 4,
+        delivered: 4,
+        resent: 1,
+        stale: 1,
+        ..Account::default()
+    };
+    assert_eq!(account(&books, Reader::Reward), expected, "granted again, and left so");
+}
+
+#[test]
+fn a_redemption_is_owed_once_to_whom_the_row_names_or_to_nobody() {
+    for (users, named) in [([Some(7), None], "\"u-00007\""), ([None, None], "null")] {
+        let mut books = books(&[ticket(Ledger::Codes, 1, users, 1)]);
+        assert_eq!(books.balance().lost(), 1);
+        redemption(&mut books, "a", named, 1, "");
+        assert!(books.balance().balances());
+        redemption(&mut books, "b", named, 1, "");
+        assert_eq!(books.balance().doubled(), 1);
+    }
+}
+
+#[test]
+fn a_final_target_is_that_of_the_newest_change_that_has_one_and_the_awards_are_kept_in_order() {
+    let ineligible = Label::Change(change(Ledger::Purchases, 3));
+    let mut books = books(&[purchase(1, 5), purchase(2, 7), ineligible]);
+    award(&mut books, "a2", 2, 7);
+    award(&mut books, "a1", 1, 5);
+    assert_eq!(books.final_targets(), [0, 0, 0, 7]);
+    let targets: Vec<i64> = books.awards().iter().map(|award| award.target).collect();
+    assert_eq!(targets, [7, 5]);
+}
+
+#[test]
+fn the_story_names_every_target_and_what_was_accepted_of_it() {
+    let chapter = |lsn, amount: i64| {
+        let due_us = (amount > 0).then_some(DAY_US);
+        let target = Some(Target { amount, due_us });
+        let change = change(Ledger::Purchases, lsn);
+        Label::Change(Change {
+            row: STORY,
+            target,
+            ..change
+        })
+    };
+    let mut books = books(&[chapter(1, 100), chapter(2, 60), chapter(3, 0)]);
+    for (lsn, points) in [(1, 100), (3, 0)] {
+        let data = award_data("p-00000000", lsn, points);
+        let name = if points > 0 {
+            "loyalty/award.scheduled"
+        } else {
+            "loyalty/award.cancelled"
+        };
+        books.accepted(&format!("a{lsn}"), name, &data);
+    }
+    let told = books
+        .story()
+        .into_iter()
+        .map(|chapter| (chapter.target, chapter.award.is_some()));
+    assert_eq!(told.collect::<Vec<_>>(), [(100, true), (60, false), (0, true)]);
+    assert!(books.balance().balances(), "{:?}", books.balance());
+}
+
+#[test]
 fn the_same_id_again_is_resent_and_another_id_for_the_same_change_is_doubled() {
     let mut books = books(&[purchase(1, 5)]);
     all_of(&mut books, 1, 5);
@@ -189,8 +310,14 @@ fn the_same_id_again_is_resent_and_another_id_for_the_same_change_is_doubled() {
 fn what_no_label_allows_is_unexpected() {
     let mut without = change(Ledger::Purchases, 1);
     without.tier = None;
-    let labels = [Label::Change(without), purchase(2, 7)];
-    let attempts: [fn(&mut Books); 9] = [
+    let labels = [
+        Label::Change(without),
+        purchase(2, 7),
+        ticket(Ledger::Claims, 4, [Some(7), None], 1),
+        ticket(Ledger::Referrals, 5, [Some(7), Some(8)], 0),
+        ticket(Ledger::Codes, 6, [None, None], 1),
+    ];
+    let attempts: [fn(&mut Books); 19] = [
         |books| award(books, "ineligible", 1, 5),
         |books| award(books, "wrong target", 2, 8),
         |books| award(books, "unknown change", 3, 7),
@@ -198,6 +325,16 @@ fn what_no_label_allows_is_unexpected() {
         |books| evaluation(books, "no trigger", &[]),
         |books| progress(books, "wrong count", 2, "12.51"),
         |books| progress(books, "ineligible", 1, "12.50"),
+        |books| grant(books, "wrong verb", "revoked", CLAIM, 7, 4),
+        |books| grant(books, "wrong user", "granted", CLAIM, 8, 4),
+        |books| grant(books, "wrong change", "granted", CLAIM, 7, 5),
+        |books| grant(books, "wrong mission", "granted", &CLAIM.replace("3", "4"), 7, 4),
+        |books| grant(books, "wrong verb", "granted", REFERRER, 7, 5),
+        |books| grant(books, "wrong side", "revoked", REFERRER, 8, 5),
+        |books| grant(books, "no side", "revoked", NO_SIDE, 7, 5),
+        |books| redemption(books, "of somebody", "\"u-00007\"", 6, ""),
+        |books| redemption(books, "wrong change", "null", 7, ""),
+        |books| redemption(books, "tells the code", "null", 6, r#","code":"SECRET-00000003""#),
         |books| books.accepted("x", "loyalty/unknown", "{}"),
         |books| books.accepted("x", "loyalty/award.scheduled", "{}"),
     ];
@@ -213,7 +350,7 @@ fn what_no_label_allows_is_unexpected() {
 #[test]
 fn poison_must_be_buried_in_its_queue_and_a_second_letter_of_it_is_no_harm() {
     let place = |offset| ("t".to_owned(), 0, offset);
-    let mut books = books(&[Label::Poison("decode"), Label::Nothing]);
+    let mut books = books(&[Label::Poison(Ledger::Codes, "decode"), Label::Nothing]);
     assert_eq!(books.balance().lost(), 1, "skipped in silence");
     books.dead_letter("decode", place(0));
     books.dead_letter("decode", place(0));
@@ -223,6 +360,20 @@ fn poison_must_be_buried_in_its_queue_and_a_second_letter_of_it_is_no_harm() {
     books.dead_letter("decode", place(1));
     let balance = books.balance();
     assert_eq!((balance.unexpected.count, balance.balances()), (1, false));
+
+    for (queue, readers, count) in [
+        ("decode", vec![Reader::Tier], 0),
+        ("decode", vec![Reader::Marketplace], 1),
+        ("currency", vec![Reader::Marketplace], 0),
+    ] {
+        let mut books = Books::new(vec!["m"], readers);
+        books.produced(&Label::Poison(Ledger::Codes, queue), &place(0));
+        assert_eq!(
+            books.balance().poison,
+            count,
+            "only of what is read, in a queue of whoever reads it"
+        );
+    }
 }
 
 #[test]
@@ -239,7 +390,9 @@ fn the_checker_imports_nothing_it_checks() {
     for source in [
         include_str!("checker.rs"),
         include_str!("accepted.rs"),
+        include_str!("balance.rs"),
         include_str!("label.rs"),
+        include_str!("settler.rs"),
     ] {
         for line in source
             .lines()
@@ -251,6 +404,7 @@ fn the_checker_imports_nothing_it_checks() {
     // What makes the labels may ask the rules as little; its tests compare its constants with the program file.
     for source in [
         include_str!("workload.rs"),
+        include_str!("tickets.rs"),
         include_str!("envelope.rs"),
         include_str!("merchants.rs"),
     ] {

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::label::Ledger;
+use super::label::{CODE, Ledger, claimed_mission};
+use super::tickets::Ticket;
 use super::workload::{Purchase, Status};
 
 /// A change as the connector read it from the log: what it repeats after a restart.
@@ -95,6 +96,36 @@ pub(super) fn form(row: u32, user: u32, merchant: &str, form: &str, at_ms: i64) 
         Ledger::Forms.row_id(row),
         user_id(user),
         time(at_ms * 1000),
+    )
+}
+
+/// A claim, a referral or a code.
+pub(super) fn ticket(ticket: &Ticket, merchant: &str) -> String {
+    let user = |user: Option<u32>| user.map_or_else(|| "null".to_owned(), |user| format!("\"{}\"", user_id(user)));
+    let [first, second] = ticket.users.map(user);
+    let created = time(ticket.created_us);
+    let own = match ticket.ledger {
+        Ledger::Referrals => {
+            format!("\"referrer_user_id\":{first},\"referee_user_id\":{second},\"created_at\":\"{created}\"")
+        }
+        Ledger::Codes => {
+            let redeemed = ticket
+                .redeemed_us
+                .map_or_else(|| "null".to_owned(), |at_us| format!("\"{}\"", time(at_us)));
+            let row = ticket.row;
+            format!("\"code\":\"{CODE}{row:08}\",\"user_id\":{first},\"redeemed_at\":{redeemed}")
+        }
+        Ledger::Claims | Ledger::Purchases | Ledger::Wallet | Ledger::Forms => {
+            let mission = claimed_mission(ticket.row);
+            format!("\"user_id\":{first},\"mission_id\":\"{mission}\",\"period\":null,\"claimed_at\":\"{created}\"")
+        }
+    };
+    format!(
+        "{{\"id\":\"{}\",\"merchant_id\":\"{merchant}\",\"status\":\"{}\",{own},\
+         \"metadata\":\"{{\\\"channel\\\": \\\"app\\\", \\\"note\\\": {}}}\"}}",
+        ticket.ledger.row_id(ticket.row),
+        ticket.state.word(),
+        ticket.note,
     )
 }
 

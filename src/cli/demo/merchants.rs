@@ -137,9 +137,11 @@ const ALL: [(&str, &str, &[Version]); 6] = [
     ("m-books", "UTC", DEFAULT),
 ];
 
-/// The place in the list of the merchant whose rate doubles amounts, and of the one that had other rules before 2026.
+/// The place in the list of the merchant whose rate doubles amounts, of the one that had other rules before 2026, and of
+/// one that gives a point a unit at once.
 pub(super) const DOUBLING: u8 = 2;
 pub(super) const CHANGED_RULES: u8 = 0;
+pub(super) const PLAIN: u8 = 4;
 
 /// # Errors
 /// When a time zone is not in the bundled database.

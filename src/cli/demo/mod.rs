@@ -2,9 +2,11 @@
 //! middle, and the books at the end.
 //!
 //! This file puts the parts together. [`workload`] says what happens and what must come out, [`feeder`] writes it to
-//! Kafka, [`worker`] runs the real pipeline, [`checker`] keeps the books, [`report`] shows them.
+//! Kafka, [`worker`] runs the real pipeline, [`checker`] keeps the books, [`settler`] books what the workflows would,
+//! [`report`] shows it all.
 
 mod accepted;
+mod balance;
 mod checker;
 mod envelope;
 mod feeder;
@@ -12,6 +14,8 @@ mod label;
 mod merchants;
 mod report;
 mod sabotage;
+mod settler;
+mod tickets;
 mod worker;
 mod workload;
 
@@ -33,11 +37,13 @@ use crate::kafka::embedded::{EmbeddedKafka, Feed, read_topic};
 use crate::loyalty::{DEMO_PROGRAM, Programs};
 use crate::rows::Table;
 use crate::telemetry::Telemetry;
-use checker::{Books, Place, Reader};
+use balance::Reader;
+use checker::{Books, Place};
 use feeder::{Feeder, Phase, Script};
-use label::Ledger;
+use label::{Ledger, STORY};
 use report::Report;
 use sabotage::Sabotage;
+use settler::Settlement;
 use worker::{Employer, Worker};
 
 /// Runs everything in this process: nothing to install, nothing left behind.
@@ -145,12 +151,17 @@ async fn play(options: &Options, kafka: &EmbeddedKafka, topics: &[(String, i32)]
     feeder.ended()?;
     let working = working?;
     count_dead_letters(kafka, &books)?;
-    let balance = books.lock().unwrap_or_else(PoisonError::into_inner).balance();
+    let books = books.lock().unwrap_or_else(PoisonError::into_inner);
+    let settlement = consumers
+        .contains(&Consumer::Currency)
+        .then(|| Settlement::of(books.awards(), &books.final_targets(), options.seed, STORY));
     Ok(Report {
         seed: options.seed,
         events: options.events,
         sabotage: options.sabotage,
-        balance,
+        balance: books.balance(),
+        story: books.story(),
+        settlement,
         outcomes: consumers
             .iter()
             .map(|consumer| report::Outcomes::of(*consumer, &telemetry))
@@ -272,6 +283,8 @@ const fn reader(consumer: Consumer) -> Reader {
         Consumer::Currency => Reader::Currency,
         Consumer::Tier => Reader::Tier,
         Consumer::Mission => Reader::Mission,
+        Consumer::Reward => Reader::Reward,
+        Consumer::Marketplace => Reader::Marketplace,
     }
 }
 

@@ -6,8 +6,11 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value, json};
 
-use super::checker::{Account, Balance, Reader};
+use super::balance::{Account, Balance, Reader};
+use super::checker::Chapter;
+use super::label::STORY;
 use super::sabotage::Sabotage;
+use super::settler::{Outcome, Settled, Settlement};
 use crate::consumers::Consumer;
 use crate::telemetry::Telemetry;
 
@@ -17,6 +20,9 @@ pub(super) struct Report {
     pub(super) events: u64,
     pub(super) sabotage: Option<Sabotage>,
     pub(super) balance: Balance,
+    pub(super) story: Vec<Chapter>,
+    /// `None` if nobody awards.
+    pub(super) settlement: Option<Settlement>,
     pub(super) outcomes: Vec<Outcomes>,
     pub(super) requests: u64,
     pub(super) elapsed: Duration,
@@ -49,7 +55,8 @@ impl Outcomes {
 
 impl Report {
     pub(super) fn balanced(&self) -> bool {
-        self.stalled.is_none() && self.balance.balances() && self.balance.produced == self.events
+        let settled = self.settlement.as_ref().is_none_or(Settlement::is_even);
+        self.stalled.is_none() && self.balance.balances() && settled && self.balance.produced == self.events
     }
 
     fn duplicates(&self) -> u64 {
@@ -106,6 +113,11 @@ impl Report {
                 })
             })
             .collect();
+        let kinds: Map<String, Value> = balance
+            .kinds
+            .iter()
+            .map(|(name, kind)| ((*name).to_owned(), kind.count.into()))
+            .collect();
         json!({
             "seed": self.seed,
             "sabotage": self.sabotage.map(name_of),
@@ -129,7 +141,16 @@ impl Report {
             "events_per_second": self.per_second(self.elapsed),
             "events_per_second_working": self.per_second(self.working()),
             "consumers": consumers,
+            "events": kinds,
             "sample_awards": samples,
+            "refunded_purchase": self.chapters(),
+            "settled": self.settlement.as_ref().map(|settlement| {
+                json!({
+                    "targets": settlement.targets,
+                    "in_order": settled(&settlement.in_order, settlement.astray[0]),
+                    "shuffled": settled(&settlement.shuffled, settlement.astray[1]),
+                })
+            }),
             "stalled": self.stalled,
             "balanced": self.balanced(),
         })
@@ -153,8 +174,20 @@ impl Report {
             self.requests,
             self.consumers(),
         );
+        if !self.balance.kinds.is_empty() {
+            let _infallible = writeln!(text, "\nEvents accepted, repeats included\n{}", self.kinds());
+        }
         if !self.balance.samples.is_empty() {
             let _infallible = writeln!(text, "\nSample awards\n{}", self.samples());
+        }
+        if let Some(settlement) = &self.settlement {
+            let _infallible = writeln!(
+                text,
+                "\nOne purchase, refunded in two steps, and what is booked when its awards are settled\n{}\n\n\
+                 All purchases, settled in the order in which their awards were accepted, and in a shuffled one\n{}",
+                self.told(settlement),
+                orders(settlement),
+            );
         }
         let _infallible = writeln!(text, "\nThe books\n{}", self.books());
         for example in &self.balance.unexpected.examples {
@@ -206,11 +239,75 @@ impl Report {
                 &sample.id,
             ]);
         }
-        for column in [1, 2, 3] {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
+        right(&mut table, &[1, 2, 3]);
+        table
+    }
+
+    fn kinds(&self) -> Table {
+        let mut table = plain();
+        table.set_header(["event", "count", "for example of"]);
+        for (name, kind) in &self.balance.kinds {
+            table.add_row([*name, &kind.count.to_string(), &kind.example]);
         }
+        right(&mut table, &[1]);
+        table
+    }
+
+    /// The story, for machines.
+    fn chapters(&self) -> Vec<Value> {
+        let chapter = |chapter: &Chapter| {
+            let of = |settled: &Settled| {
+                let outcomes = outcomes(settled, chapter.as_of_ms);
+                let booked = |outcome: Outcome| match outcome {
+                    Outcome::Booked(difference) => difference.into(),
+                    Outcome::Stale => Value::from("stale"),
+                };
+                outcomes.map(booked).collect::<Vec<Value>>()
+            };
+            json!({
+                "status": chapter.award.as_ref().map(|award| &award.status),
+                "amount": chapter.award.as_ref().map(|award| &award.amount),
+                "refunded": chapter.award.as_ref().map(|award| &award.refunded),
+                "target": chapter.target,
+                "accepted": chapter.award.is_some(),
+                "in_order": self.settlement.as_ref().map(|settlement| of(&settlement.in_order)),
+                "shuffled": self.settlement.as_ref().map(|settlement| of(&settlement.shuffled)),
+            })
+        };
+        self.story.iter().map(chapter).collect()
+    }
+
+    /// The story, for people.
+    fn told(&self, settlement: &Settlement) -> Table {
+        let mut table = plain();
+        table.set_header(["status", "amount", "refunded", "target", "due", "in order", "shuffled"]);
+        let orders = [&settlement.in_order, &settlement.shuffled];
+        for chapter in &self.story {
+            let [in_order, shuffled] = orders.map(|settled| {
+                let outcome = |outcome| match outcome {
+                    Outcome::Booked(difference) => format!("{difference:+}"),
+                    Outcome::Stale => "stale".to_owned(),
+                };
+                let outcomes: Vec<String> = outcomes(settled, chapter.as_of_ms).map(outcome).collect();
+                outcomes.join(", ")
+            });
+            let target = chapter.target.to_string();
+            match &chapter.award {
+                Some(award) => table.add_row([
+                    &award.status,
+                    &award.amount,
+                    &award.refunded,
+                    &target,
+                    &award.due_at,
+                    &in_order,
+                    &shuffled,
+                ]),
+                None => table.add_row(["(covered by a later one)", "", "", &target, "", "", ""]),
+            };
+        }
+        let [in_order, shuffled] = orders.map(|settled| settled.booked(STORY).to_string());
+        table.add_row(["= booked", "", "", "", "", &in_order, &shuffled]);
+        right(&mut table, &[1, 2, 3, 5, 6]);
         table
     }
 
@@ -221,7 +318,7 @@ impl Report {
             (
                 "eligible",
                 balance.sum(|a| a.eligible),
-                "changes that must come out, over all consumers",
+                "what must come of the changes, over all consumers",
             ),
             (
                 "= delivered",
@@ -245,11 +342,15 @@ impl Report {
                 balance.unburied,
                 "poison without a dead letter: lost as well",
             ),
-            ("doubled", balance.doubled(), "two distinct ids accepted for one change"),
+            (
+                "doubled",
+                balance.doubled(),
+                "two distinct ids accepted for one of them",
+            ),
             (
                 "stale",
                 balance.sum(|a| a.stale),
-                "purchases whose last accepted state is not their last",
+                "rows whose last accepted state is not their last",
             ),
             (
                 "unexpected",
@@ -277,14 +378,70 @@ impl Report {
             return "BALANCED: nothing lost, nothing doubled.".to_owned();
         }
         format!(
-            "NOT BALANCED: {} lost, {} doubled, {} stale, {} unexpected, {} of {} poison records dead-lettered.",
+            "NOT BALANCED: {} lost, {} doubled, {} stale, {} unexpected, {} of {} poison records dead-lettered, {} purchases \
+             booked wrongly.",
             balance.lost(),
             balance.doubled(),
             balance.sum(|account| account.stale),
             balance.unexpected.count,
             balance.dead_lettered,
             balance.poison,
+            self.settlement.as_ref().map_or(0, |settlement| settlement.astray[0]),
         )
+    }
+}
+
+/// What was done for the award of that time, repeats included.
+fn outcomes(settled: &Settled, as_of_ms: i64) -> impl Iterator<Item = Outcome> {
+    let of = settled.watched.iter().filter(move |(at_ms, _)| *at_ms == as_of_ms);
+    of.map(|(_, outcome)| *outcome)
+}
+
+fn settled(settled: &Settled, astray: u64) -> Value {
+    json!({
+        "entries": settled.entries,
+        "earned": settled.earned,
+        "taken_back": settled.taken_back,
+        "stale": settled.stale,
+        "booked": settled.balance(),
+        "purchases_booked_wrongly": astray,
+    })
+}
+
+fn orders(settlement: &Settlement) -> Table {
+    let mut table = numbers(&[
+        "order",
+        "entries",
+        "earned",
+        "taken back",
+        "stale",
+        "booked",
+        "targets of the final rows",
+        "booked wrongly",
+    ]);
+    for (name, settled, astray) in [
+        ("as accepted", &settlement.in_order, settlement.astray[0]),
+        ("shuffled", &settlement.shuffled, settlement.astray[1]),
+    ] {
+        table.add_row([
+            name.to_owned(),
+            settled.entries.to_string(),
+            settled.earned.to_string(),
+            settled.taken_back.to_string(),
+            settled.stale.to_string(),
+            settled.balance().to_string(),
+            settlement.targets.to_string(),
+            astray.to_string(),
+        ]);
+    }
+    table
+}
+
+fn right(table: &mut Table, columns: &[usize]) {
+    for column in columns {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
 }
 

@@ -173,7 +173,8 @@ impl Deliver for FreshIds {
     }
 }
 
-/// Swallows the first event of one consumer; for awards, also every later one of that purchase, which would make up for it.
+/// Swallows the first event of one consumer; for awards and grants, also every later one of that row, which would make up for
+/// it.
 pub(super) struct Swallowing {
     pub(super) inner: Arc<dyn Deliver>,
     pub(super) of: Consumer,
@@ -194,8 +195,8 @@ impl Swallowing {
             return false;
         }
         let row = match self.of {
-            Consumer::Currency => id.rsplit_once(':').map_or(id, |(row, _change)| row),
-            Consumer::Tier | Consumer::Mission => id,
+            Consumer::Currency | Consumer::Reward => id.rsplit_once(':').map_or(id, |(row, _change)| row),
+            Consumer::Tier | Consumer::Mission | Consumer::Marketplace => id,
         };
         let mut swallowed = self.swallowed.lock().unwrap_or_else(PoisonError::into_inner);
         swallowed.get_or_insert_with(|| row.to_owned()) == row

@@ -7,8 +7,9 @@
 use std::collections::VecDeque;
 
 use super::envelope::{self, Sent};
-use super::label::{Award, Change, Counted, Label, Ledger};
+use super::label::{Change, Counted, Label, Ledger, STORY, Target};
 use super::merchants::{self, Merchant, Mission};
+use super::tickets::Ticket;
 
 /// One record and its label.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,14 +23,19 @@ pub(super) struct Step {
 
 #[derive(Debug)]
 pub(super) struct Workload {
-    random: fastrand::Rng,
+    pub(super) random: fastrand::Rng,
     merchants: Vec<Merchant>,
     /// Records given so far, and to give.
     given: u64,
     length: u64,
-    rows: [u32; 3],
+    /// Rows of each ledger so far.
+    rows: [u32; 6],
     /// Purchases that may still change.
     open: Vec<Purchase>,
+    /// Claims, referrals and codes that may still change.
+    pub(super) tickets: Vec<Ticket>,
+    /// The purchase whose story is told, once it is there.
+    story: Option<Purchase>,
     lsn: u64,
     tx: u64,
     /// The last records, for the connector to repeat.
@@ -74,7 +80,7 @@ struct Worth {
 
 const OPEN_PURCHASES: usize = 4096;
 const RECENT: usize = 64;
-const MEMBERS: u32 = 5_000;
+pub(super) const MEMBERS: u32 = 5_000;
 /// A connector restarts every so many records, on average.
 const RESTART_EVERY: u64 = 1_500;
 /// The middle of 2025, when one merchant had other rules.
@@ -89,8 +95,10 @@ impl Workload {
             merchants: merchants::all()?,
             given: 0,
             length,
-            rows: [0; 3],
+            rows: [STORY + 1, 0, 0, 0, 0, 0],
             open: Vec::new(),
+            tickets: Vec::new(),
+            story: None,
             lsn: 26_459_320,
             tx: 734,
             recent: VecDeque::with_capacity(RECENT),
@@ -106,6 +114,15 @@ impl Workload {
         }
         let at = self.given;
         self.given += 1;
+        if let Some(purchase) = self.next_chapter(at, now_ms) {
+            let before = self.story.replace(purchase);
+            return Some(self.purchase_step(before, purchase));
+        }
+        // Everything before the middle is committed by then: these repetitions meet their originals in no batch, however
+        // slow the machine is.
+        if at == self.length / 2 {
+            self.repeat(RECENT.min(usize::try_from(self.length / 10).unwrap_or(RECENT)));
+        }
         if self.is_poison(at) {
             return Some(self.poison(now_ms));
         }
@@ -121,15 +138,55 @@ impl Workload {
         // Often enough for short runs as well.
         let restarts = at == self.length / 3 || at == self.length * 3 / 4 || self.random.u64(0..RESTART_EVERY) == 0;
         if restarts {
-            let count = self.random.usize(RECENT / 4..=RECENT).min(self.recent.len());
-            self.repeating = self.recent.iter().skip(self.recent.len() - count).cloned().collect();
+            let count = self.random.usize(RECENT / 4..=RECENT);
+            self.repeat(count);
         }
         Some(match self.random.u32(0..100) {
             0..3 => self.tombstone(),
-            3..16 => self.wallet_entry(now_ms),
-            16..26 => self.form(now_ms),
-            26..62 if !self.open.is_empty() => self.changed_purchase(now_ms),
+            3..12 => self.wallet_entry(now_ms),
+            12..19 => self.form(now_ms),
+            19..37 => self.ticket(now_ms),
+            37..68 if !self.open.is_empty() => self.changed_purchase(now_ms),
             _ => self.new_purchase(now_ms),
+        })
+    }
+
+    /// The connector restarts and sends its last records again.
+    fn repeat(&mut self, count: usize) {
+        let known = self.recent.len().saturating_sub(count);
+        self.repeating = self.recent.iter().skip(known).cloned().collect();
+    }
+
+    /// The next state of the purchase whose story is told: completed in the first half, refunded in two steps in the second.
+    fn next_chapter(&self, at: u64, now_ms: i64) -> Option<Purchase> {
+        let (refunded_cents, status) = if at == self.length / 10 {
+            (0, Status::Completed)
+        } else if at == self.length / 2 + 1 {
+            (4_000, Status::PartiallyRefunded)
+        } else if at == self.length * 9 / 10 {
+            (10_000, Status::Refunded)
+        } else {
+            return None;
+        };
+        let first = Purchase {
+            row: STORY,
+            user: 42,
+            merchant: merchants::PLAIN,
+            cents: 10_000,
+            refunded_cents: 0,
+            status,
+            earns: true,
+            created_us: now_ms * 1000,
+            completed_us: Some(now_ms * 1000),
+            note: 0,
+            commit_ms: 0,
+        };
+        let before = self.story.unwrap_or(first);
+        Some(Purchase {
+            refunded_cents,
+            status,
+            commit_ms: now_ms.max(before.commit_ms + 1),
+            ..before
         })
     }
 
@@ -140,7 +197,7 @@ impl Workload {
     }
 
     fn new_purchase(&mut self, now_ms: i64) -> Step {
-        let merchant = self.random.u8(0..self.merchants.len().try_into().unwrap_or(1));
+        let merchant = self.some_merchant();
         let created_us = (now_ms - self.random.i64(0..3_600_000)) * 1000 + self.random.i64(0..1000);
         let mut purchase = Purchase {
             row: self.number(Ledger::Purchases),
@@ -195,13 +252,13 @@ impl Workload {
         let was = before.map(|before| self.worth(&before));
         let is = self.worth(&after);
         let counted = |worth: &Worth| worth.mission.is_some_and(|counted| counted.hundredths > 0);
-        let award = match (is.award, was.and_then(|was| was.award)) {
-            (Some((points, due_us)), _) => Some(Award {
-                points,
+        let target = match (is.award, was.and_then(|was| was.award)) {
+            (Some((points, due_us)), _) => Some(Target {
+                amount: points,
                 due_us: Some(due_us),
             }),
-            (None, Some(_)) => Some(Award {
-                points: 0,
+            (None, Some(_)) => Some(Target {
+                amount: 0,
                 due_us: None,
             }),
             (None, None) => None,
@@ -218,17 +275,18 @@ impl Workload {
             (before_image, after_image),
             after.commit_ms,
         );
-        if !matches!(after.status, Status::Refunded | Status::Cancelled) && after.left_cents() > 0 {
+        let is_over = matches!(after.status, Status::Refunded | Status::Cancelled) || after.left_cents() <= 0;
+        if !is_over && after.row != STORY {
             self.keep_open(after);
         }
         let change = Change {
             ledger: Ledger::Purchases,
             row: after.row,
-            user: after.user,
+            users: [Some(after.user), None],
             merchant: after.merchant,
             lsn: sent.lsn,
             commit_ms: after.commit_ms,
-            award,
+            target,
             tier: metric.filter(|metric| *metric == "spend" && spend_moved),
             mission: is.mission.filter(|_| counts),
         };
@@ -238,7 +296,7 @@ impl Workload {
     fn wallet_entry(&mut self, now_ms: i64) -> Step {
         let row = self.number(Ledger::Wallet);
         let user = self.random.u32(0..MEMBERS);
-        let merchant = self.random.u8(0..self.merchants.len().try_into().unwrap_or(1));
+        let merchant = self.some_merchant();
         let (kind, sign) = [
             ("earn", 1),
             ("spend", -1),
@@ -258,11 +316,11 @@ impl Workload {
         let change = Change {
             ledger: Ledger::Wallet,
             row,
-            user,
+            users: [Some(user), None],
             merchant,
             lsn: sent.lsn,
             commit_ms: now_ms,
-            award: None,
+            target: None,
             tier: metric.filter(|metric| *metric == "points" && amount != 0),
             mission: None,
         };
@@ -272,7 +330,7 @@ impl Workload {
     fn form(&mut self, now_ms: i64) -> Step {
         let row = self.number(Ledger::Forms);
         let user = self.random.u32(0..MEMBERS);
-        let merchant = self.random.u8(0..self.merchants.len().try_into().unwrap_or(1));
+        let merchant = self.some_merchant();
         let form = self.random.usize(0..merchants::FORMS.len());
         let name = merchants::FORMS.get(form).copied().unwrap_or_default();
         let image = envelope::form(row, user, self.merchant_id(merchant), name, now_ms);
@@ -282,11 +340,11 @@ impl Workload {
         let change = Change {
             ledger: Ledger::Forms,
             row,
-            user,
+            users: [Some(user), None],
             merchant,
             lsn: sent.lsn,
             commit_ms: now_ms,
-            award: None,
+            target: None,
             tier: None,
             mission: mission.filter(|_| form == 0).map(|mission| Counted {
                 mission,
@@ -309,10 +367,55 @@ impl Workload {
 
     /// A record that can never be processed; a different kind each time, the last one not even JSON.
     fn poison(&mut self, now_ms: i64) -> Step {
-        let row = self.number(Ledger::Purchases);
-        let doubling = self.merchant_id(merchants::DOUBLING);
+        let kind = if self.given + 2 >= self.length {
+            0
+        } else {
+            self.poisons % 5
+        };
+        self.poisons += 1;
+        let (ledger, image, queue) = match kind {
+            0 => (Ledger::Purchases, self.sound(now_ms), "decode"),
+            1 => {
+                let image = self.sound(now_ms).replace("\"completed\"", "\"compleated\"");
+                (Ledger::Purchases, image, "decode")
+            }
+            2 => {
+                let code = self.new_ticket(Ledger::Codes, now_ms);
+                let image = envelope::ticket(&code, self.merchant_id(code.merchant));
+                (
+                    Ledger::Codes,
+                    image.replace("\"status\":\"", "\"status\":\"half-"),
+                    "decode",
+                )
+            }
+            3 => {
+                let image = self.sound(now_ms).replace("\"user_id\":", "\"usr_id\":");
+                (Ledger::Purchases, image, "decode")
+            }
+            // Twice that many points do not fit into 64 bits.
+            _ => {
+                let image = self.sound(now_ms).replace("123.45", "9999999999999999999.00");
+                (Ledger::Purchases, image, "currency")
+            }
+        };
+        let row = self.rows[ledger as usize] - 1;
+        let sent = self.sent(ledger, row, (None, image), now_ms);
+        let mut value = envelope::write(&sent, now_ms, sent.lsn);
+        if kind == 0 {
+            value.truncate(value.len() / 2);
+        }
+        Step {
+            ledger,
+            key: sent.key,
+            value: Some(value),
+            label: Label::Poison(ledger, queue),
+        }
+    }
+
+    /// A new purchase before something is done to it.
+    fn sound(&mut self, now_ms: i64) -> String {
         let purchase = Purchase {
-            row,
+            row: self.number(Ledger::Purchases),
             user: self.random.u32(0..MEMBERS),
             merchant: merchants::DOUBLING,
             cents: 12_345,
@@ -324,31 +427,7 @@ impl Workload {
             note: 0,
             commit_ms: now_ms,
         };
-        let image = envelope::purchase(&purchase, doubling);
-        let kind = if self.given + 2 >= self.length {
-            0
-        } else {
-            self.poisons % 4
-        };
-        self.poisons += 1;
-        let (image, queue) = match kind {
-            0 => (image, "decode"),
-            1 => (image.replace("\"completed\"", "\"compleated\""), "decode"),
-            2 => (image.replace("\"user_id\":", "\"usr_id\":"), "decode"),
-            // Twice that many points do not fit into 64 bits.
-            _ => (image.replace("123.45", "9999999999999999999.00"), "currency"),
-        };
-        let sent = self.sent(Ledger::Purchases, row, (None, image), now_ms);
-        let mut value = envelope::write(&sent, now_ms, sent.lsn);
-        if kind == 0 {
-            value.truncate(value.len() / 2);
-        }
-        Step {
-            ledger: Ledger::Purchases,
-            key: sent.key,
-            value: Some(value),
-            label: Label::Poison(queue),
-        }
+        envelope::purchase(&purchase, self.merchant_id(merchants::DOUBLING))
     }
 
     fn worth(&self, purchase: &Purchase) -> Worth {
@@ -380,7 +459,7 @@ impl Workload {
         }
     }
 
-    fn give(&mut self, sent: Sent, change: Change) -> Step {
+    pub(super) fn give(&mut self, sent: Sent, change: Change) -> Step {
         let value = envelope::write(&sent, change.commit_ms + 2, sent.lsn.saturating_sub(184));
         let step = Step {
             ledger: sent.ledger,
@@ -395,7 +474,7 @@ impl Workload {
         step
     }
 
-    fn sent(&mut self, ledger: Ledger, row: u32, images: (Option<String>, String), commit_ms: i64) -> Sent {
+    pub(super) fn sent(&mut self, ledger: Ledger, row: u32, images: (Option<String>, String), commit_ms: i64) -> Sent {
         self.lsn += self.random.u64(56..512);
         self.tx += 1;
         let (before, after) = images;
@@ -410,15 +489,14 @@ impl Workload {
         }
     }
 
-    fn number(&mut self, ledger: Ledger) -> u32 {
-        let [purchases, wallet, forms] = &mut self.rows;
-        let next = match ledger {
-            Ledger::Purchases => purchases,
-            Ledger::Wallet => wallet,
-            Ledger::Forms => forms,
-        };
+    pub(super) const fn number(&mut self, ledger: Ledger) -> u32 {
+        let next = &mut self.rows[ledger as usize];
         *next += 1;
         *next - 1
+    }
+
+    pub(super) fn some_merchant(&mut self) -> u8 {
+        self.random.u8(0..self.merchants.len().try_into().unwrap_or(1))
     }
 
     /// Mostly a till's everyday amounts, sometimes less than anything earns.
@@ -438,7 +516,7 @@ impl Workload {
         self.open.push(purchase);
     }
 
-    fn merchant_id(&self, merchant: u8) -> &'static str {
+    pub(super) fn merchant_id(&self, merchant: u8) -> &'static str {
         self.merchants
             .get(usize::from(merchant))
             .map_or("", |merchant| merchant.id)

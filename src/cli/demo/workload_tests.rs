@@ -33,7 +33,7 @@ fn every_kind_of_record_occurs_and_poison_stands_near_the_end() {
             .any(|step| step.label == Label::Nothing && step.value.is_none())
     );
     let poison: Vec<usize> = (0..steps.len())
-        .filter(|at| matches!(steps[*at].label, Label::Poison(_)))
+        .filter(|at| matches!(steps[*at].label, Label::Poison(..)))
         .collect();
     assert_eq!(poison.len(), 6);
     assert_eq!(poison.last(), Some(&2_997));
@@ -45,7 +45,20 @@ fn every_kind_of_record_occurs_and_poison_stands_near_the_end() {
         .iter()
         .filter_map(|step| step.value.as_deref())
         .collect::<String>();
-    for status in ["pending", "completed", "partially_refunded", "refunded", "cancelled"] {
+    for status in [
+        "pending",
+        "completed",
+        "partially_refunded",
+        "refunded",
+        "cancelled",
+        "claimed",
+        "revoked",
+        "qualified",
+        "issued",
+        "redeemed",
+        "expired",
+        "void",
+    ] {
         assert!(values.contains(&format!("\"status\":\"{status}\"")), "{status}");
     }
 }
@@ -55,7 +68,7 @@ fn a_repetition_has_the_same_change_and_another_sequence_and_envelope_time() {
     let mut seen: BTreeMap<(String, u64), serde_json::Value> = BTreeMap::new();
     let mut repeats = 0;
     for step in steps(3, 5_000) {
-        let Some(value) = step.value.filter(|_| !matches!(step.label, Label::Poison(_))) else {
+        let Some(value) = step.value.filter(|_| !matches!(step.label, Label::Poison(..))) else {
             continue;
         };
         let value: serde_json::Value = serde_json::from_str(&value).expect("JSON");
@@ -98,15 +111,86 @@ fn the_changes_of_a_row_have_rising_positions_and_commit_times_of_their_own() {
 fn an_award_is_promised_in_every_way_a_purchase_can_go() {
     let mut kinds = BTreeSet::new();
     for step in steps(2, 20_000) {
-        if let Label::Change(Change { award: Some(award), .. }) = step.label {
+        if let Label::Change(Change {
+            ledger: Ledger::Purchases,
+            target: Some(award),
+            ..
+        }) = step.label
+        {
             kinds.insert((
-                award.points == 0,
+                award.amount == 0,
                 award.due_us.map(|due_us| due_us > NOW_MS * 1000 + 86_400_000_000),
             ));
         }
     }
     let expected = [(false, Some(false)), (false, Some(true)), (true, None)];
     assert_eq!(kinds, BTreeSet::from(expected));
+}
+
+#[test]
+fn the_first_repetitions_of_the_second_half_are_of_the_first() {
+    for length in [100, 102, 5_000] {
+        let steps = steps(9, length);
+        let middle = usize::try_from(length / 2).expect("small");
+        let wanted = (length / 10).min(64);
+        let repeats = steps[middle..]
+            .iter()
+            .filter(|step| step.label == Label::Repeat)
+            .take(usize::try_from(wanted).expect("small"));
+        let mut count = 0;
+        for repeat in repeats {
+            count += 1;
+            let same = |step: &&Step| step.key == repeat.key && matches!(step.label, Label::Change(_));
+            assert!(steps[..middle].iter().any(|step| same(&step)), "{}", repeat.key);
+        }
+        assert_eq!(count, wanted, "of {length}");
+    }
+}
+
+#[test]
+fn a_story_is_told_in_runs_of_any_length() {
+    for length in [100, 101, 102, 1_000, 4_999] {
+        let told = steps(6, length)
+            .into_iter()
+            .filter_map(|step| match step.label {
+                Label::Change(change) if change.ledger == Ledger::Purchases && change.row == STORY => change.target,
+                _ => None,
+            })
+            .map(|target| target.amount);
+        assert_eq!(told.collect::<Vec<_>>(), [100, 60, 0], "{length}");
+    }
+}
+
+/// What must come of each kind of ticket and state before and after it; `None` before stands for a new row.
+#[test]
+fn a_ticket_is_owed_what_its_states_say() {
+    let mut seen: BTreeMap<(Option<String>, String, bool), BTreeSet<Option<i64>>> = BTreeMap::new();
+    for step in steps(8, 30_000) {
+        let (Label::Change(change), Some(value)) = (step.label, step.value) else {
+            continue;
+        };
+        if matches!(change.ledger, Ledger::Claims | Ledger::Referrals | Ledger::Codes) {
+            let value: serde_json::Value = serde_json::from_str(&value).expect("JSON");
+            let state = |image: &str| value[image]["status"].as_str().map(str::to_owned);
+            let of_itself = change.users[0].is_some() && change.users[0] == change.users[1];
+            let owed = change.target.map(|target| target.amount);
+            let key = (state("before"), state("after").expect("a state"), of_itself);
+            seen.entry(key).or_default().insert(owed);
+        }
+    }
+    for ((before, after, of_itself), owed) in seen {
+        let expected = match (before.as_deref(), after.as_str()) {
+            _ if of_itself => None,
+            (_, "claimed" | "qualified" | "redeemed") => Some(1),
+            (Some("claimed"), "revoked") | (Some("qualified"), "cancelled") => Some(0),
+            _ => None,
+        };
+        assert_eq!(
+            owed,
+            BTreeSet::from([expected]),
+            "{before:?} to {after}, itself {of_itself}"
+        );
+    }
 }
 
 #[test]
