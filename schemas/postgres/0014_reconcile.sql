@@ -168,6 +168,17 @@ begin
 end
 $$;
 
+-- records: as in compare_effects, plus source_table. Those whose dead letter was of this very state of the row: left alone
+-- until a replay, or a change of the row. ordinal counts from 1.
+create function crm_events.still_dead(records jsonb) returns setof integer
+language sql stable security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+    select record.n::integer
+    from jsonb_array_elements(records) with ordinality as record (value, n)
+    join crm_events.effects effect on effect.effect_key = record.value->>'effect_key'
+    where effect.state = 'dead'
+      and effect.dead_basis = crm_events.basis_of(record.value->>'source_table', record.value->'basis')
+$$;
+
 -- Purchases whose entries in the wallet do not add up to what was booked for them. What was settled before the cut-off and
 -- never seeded is none of ours.
 create function crm_events.unbalanced(max integer)
@@ -205,11 +216,12 @@ revoke all on table crm_events.bookmarks from public;
 revoke all on function
     crm_events.turn_page(text, text), crm_events.row_image(text, jsonb),
     crm_events.ledger_rows(text, text, timestamptz, integer), crm_events.ledger_rows_of(text, text[]),
-    crm_events.found_settled(text[], bigint), crm_events.not_healed(text[]), crm_events.unbalanced(integer)
+    crm_events.found_settled(text[], bigint), crm_events.not_healed(text[]), crm_events.still_dead(jsonb),
+    crm_events.unbalanced(integer)
 from public;
 grant select on crm_events.bookmarks to crm_worker;
 grant execute on function
     crm_events.turn_page(text, text), crm_events.ledger_rows(text, text, timestamptz, integer),
     crm_events.ledger_rows_of(text, text[]), crm_events.found_settled(text[], bigint), crm_events.not_healed(text[]),
-    crm_events.unbalanced(integer), crm_events.rfc3339(timestamptz), crm_events.ms(timestamptz)
+    crm_events.still_dead(jsonb), crm_events.unbalanced(integer), crm_events.rfc3339(timestamptz), crm_events.ms(timestamptz)
 to crm_worker;

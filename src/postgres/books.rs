@@ -59,7 +59,6 @@ pub struct EffectState {
     pub settled_at: Option<String>,
     pub stale_at: Option<String>,
     pub dead_reason: Option<String>,
-    /// It is dead with the basis that it was last missed or applied with.
     pub missed_since: Option<String>,
     pub heals: i64,
     pub healed_at: Option<String>,
@@ -168,9 +167,7 @@ impl Books {
     /// # Errors
     /// See [`LedgerError`].
     pub async fn plan_heals(&self, effects: &[&Effect]) -> Result<Vec<i32>, LedgerError> {
-        let facts: Vec<Fact<'_>> = effects.iter().map(|effect| effect.fact()).collect();
-        let unwritable = |error| LedgerError::Unknown(format!("facts cannot be written: {error}"));
-        let records = serde_json::to_string(&facts).map_err(unwritable)?;
+        let records = records(effects)?;
         let statement = "select heal from crm_events.plan_heals($1::text::jsonb) order by ordinal";
         let rows = self.client.query(statement, &[(&records, Type::TEXT)]).await?;
         let heals: Vec<i32> = rows.iter().map(|row| field(row, 0)).collect::<Result<_, _>>()?;
@@ -179,6 +176,25 @@ impl Books {
             return Err(LedgerError::Unknown(format!("{got} heals of {asked} effects")));
         }
         Ok(heals)
+    }
+
+    /// Which of these are in the dead letters with this very state of their row.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub async fn still_dead(&self, effects: &[&Effect]) -> Result<Vec<bool>, LedgerError> {
+        let records = records(effects)?;
+        let statement = "select crm_events.still_dead($1::text::jsonb)";
+        let rows = self.client.query(statement, &[(&records, Type::TEXT)]).await?;
+        let mut dead = vec![false; effects.len()];
+        for row in &rows {
+            let ordinal: i32 = field(row, 0)?;
+            let place = usize::try_from(ordinal).ok().and_then(|ordinal| ordinal.checked_sub(1));
+            if let Some(dead) = place.and_then(|place| dead.get_mut(place)) {
+                *dead = true;
+            }
+        }
+        Ok(dead)
     }
 
     /// What was planned for these keys was not sent.
@@ -328,6 +344,12 @@ const STATE: &str = "select jsonb_build_object('effect_key', effect.effect_key, 
     'overdue_ms', case when effect.state = 'pending' and coalesce(effect.due_at, effect.updated_at) <= crm_events.clock() \
         then crm_events.ms(crm_events.clock()) - crm_events.ms(coalesce(effect.due_at, effect.updated_at)) end, \
     'detail', effect.detail)::text from crm_events.effects effect";
+
+fn records(effects: &[&Effect]) -> Result<String, LedgerError> {
+    let facts: Vec<Fact<'_>> = effects.iter().map(|effect| effect.fact()).collect();
+    let unwritable = |error| LedgerError::Unknown(format!("facts cannot be written: {error}"));
+    serde_json::to_string(&facts).map_err(unwritable)
+}
 
 fn one<T: for<'a> tokio_postgres::types::FromSql<'a>>(rows: &[Row]) -> Result<T, LedgerError> {
     match rows {

@@ -7,8 +7,10 @@
 
 mod books;
 mod cache;
+mod calls;
 mod client;
 mod failure;
+mod ledger;
 pub mod memory;
 pub mod migrations;
 mod programs;
@@ -24,6 +26,7 @@ use crate::rows::Row;
 pub use books::{Books, EffectState, LedgerRow, Suspect, Unbalanced};
 pub use cache::RulesCache;
 pub use client::{Client, MAX_CONNECTIONS};
+pub use ledger::PostgresLedger;
 pub use start::{StartError, rule_book};
 pub use url::DatabaseUrl;
 

@@ -43,7 +43,7 @@ impl ProgramReader {
             effective_from,
             seen: Documents::new(),
             good: Documents::new(),
-            rules: Arc::new(Rules::new(Arc::default(), Some(effective_from))),
+            rules: Arc::new(known_rules(Arc::default(), effective_from)),
             unsaved: false,
         }
     }
@@ -80,7 +80,7 @@ impl ProgramReader {
             };
             good.extend(kept.map(|text| (merchant.clone(), text)));
         }
-        self.rules = Arc::new(Rules::new(Arc::new(programs), Some(self.effective_from)));
+        self.rules = Arc::new(known_rules(Arc::new(programs), self.effective_from));
         self.unsaved |= good != self.good;
         (self.seen, self.good) = (read, good);
     }
@@ -114,6 +114,14 @@ impl ReadRules for ProgramReader {
             Ok(Arc::clone(&self.rules))
         }
         .boxed()
+    }
+}
+
+/// Rules beside a database, which knows what was settled.
+pub(super) fn known_rules(programs: Arc<Programs>, effective_from: Timestamp) -> Rules {
+    Rules {
+        database: true,
+        ..Rules::new(programs, Some(effective_from))
     }
 }
 

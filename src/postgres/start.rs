@@ -11,9 +11,8 @@ use tokio::time::Instant;
 use tokio_postgres::types::Type;
 
 use super::cache::Snapshot;
-use super::programs::ProgramReader;
+use super::programs::{ProgramReader, known_rules};
 use super::{Client, LedgerError, RulesCache, field};
-use crate::consumers::Rules;
 use crate::loyalty::Programs;
 use crate::pipeline::{ReadRules as _, RuleBook};
 
@@ -53,7 +52,7 @@ pub async fn rule_book(
         let failed = match cut_off(&client, given).await {
             Ok(effective_from) => match &fixed {
                 Some(programs) => {
-                    let rules = Rules::new(Arc::clone(programs), Some(effective_from));
+                    let rules = known_rules(Arc::clone(programs), effective_from);
                     return Ok(RuleBook::fixed(Arc::new(rules)));
                 }
                 None => {

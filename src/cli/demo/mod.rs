@@ -139,6 +139,7 @@ async fn play(options: &Options, kafka: &EmbeddedKafka, topics: &[(String, i32)]
         rules: Arc::new(Rules {
             programs: Arc::new(Programs::from_json(DEMO_PROGRAM)?),
             effective_from: None,
+            database: false,
         }),
         clock,
         telemetry: Arc::clone(&telemetry),
