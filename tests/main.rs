@@ -2,8 +2,9 @@
 //!
 //! `contract` holds the repository to what it says about itself; `demo` and `explain` run the real binary;
 //! `soak` holds the verdict of `make soak` to refusing what is broken;
-//! `pipeline` runs the whole way on fakes with paused time; `telemetry` is about what operators see; `kafka` on librdkafka's mock cluster; `redis`, `postgres` and `real` on
-//! real servers, which `make stack-up` starts. A server that is missing fails its tests; nothing is skipped.
+//! `pipeline` runs the whole way on fakes with paused time; `telemetry` is about what operators see; `kafka` on librdkafka's mock
+//! cluster; `postgres`, `postgres_client`, `redis` and `real` on real servers, which `make stack-up` starts. A server that is
+//! missing fails its tests; nothing is skipped.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -18,6 +19,7 @@ mod explain;
 mod kafka;
 mod pipeline;
 mod postgres;
+mod postgres_client;
 mod real;
 mod redis;
 mod soak;

@@ -43,7 +43,7 @@ create table crm_events.effects (
 );
 
 create index effects_pending on crm_events.effects ((coalesce(due_at, updated_at))) where state = 'pending';
-create index effects_suspect on crm_events.effects (looked_at)
+create index effects_suspect on crm_events.effects (looked_at nulls first)
     where stale_at is not null or missed_since is not null;
 create index effects_of_source on crm_events.effects (source_table, source_id);
 create index effects_of_member on crm_events.effects (merchant_id, user_id);

@@ -89,15 +89,23 @@ begin
 end
 $$;
 
+-- Effects as `lock_effects` takes them, of these keys.
+create function crm_events.known_effects(keys text[]) returns jsonb[]
+language sql stable as $$
+    select coalesce(array_agg(jsonb_build_object('effect_key', known.effect_key, 'source_table', known.source_table,
+        'source_id', known.source_id, 'merchant_id', known.merchant_id, 'user_id', known.user_id)), '{}')
+    from crm_events.effects known where known.effect_key = any (keys collate "C")
+$$;
+
 create function crm_events.record_progress(batch jsonb) returns setof crm_events.announcement
 language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
 declare
     element   jsonb;
-    shares    jsonb;
     row_basis jsonb;
-    accepted  jsonb := '[]';
-    stale     jsonb := '[]';
-    wanted    jsonb := '[]';
+    accepted  jsonb[] := '{}';
+    bases     jsonb[] := '{}';
+    wanted    jsonb[] := '{}';
+    known_to  text[] := '{}';
     keys      text[];
     one       record;
 begin
@@ -109,54 +117,52 @@ begin
     loop
         row_basis := crm_events.lock_source(element->'source'->>'table', element->'source'->>'row_id', true);
         continue when row_basis is null;
-        -- Of an older state only what we know already: the newer one has its own record.
+        accepted := accepted || element;
+        bases := bases || row_basis;
         if crm_events.basis_of(element->'source'->>'table', element->'basis') is distinct from row_basis then
-            stale := stale || jsonb_build_array(jsonb_build_object('key', element->>'effect_key', 'basis', row_basis));
-            wanted := wanted || coalesce((
-                select jsonb_agg(jsonb_build_object('effect_key', known.effect_key, 'source_table', known.source_table,
-                    'source_id', known.source_id, 'merchant_id', known.merchant_id, 'user_id', known.user_id))
-                from crm_events.effects known where known.effect_key = element->>'effect_key'), '[]');
+            -- Of an older state only what we know already is touched: the newer one has its own record.
+            known_to := known_to || (element->>'effect_key');
             continue;
         end if;
-        accepted := accepted || jsonb_build_array(jsonb_build_object('element', element, 'basis', row_basis));
-        wanted := wanted
-            || jsonb_build_array(jsonb_build_object('effect_key', element->>'effect_key',
-                'source_table', element->'source'->>'table', 'source_id', element->'source'->>'row_id',
-                'merchant_id', element->>'merchant_id', 'user_id', element->>'user_id'))
-            || coalesce((
-                -- A share of zero makes no mission.
-                select jsonb_agg(jsonb_build_object('effect_key', mission->>'effect_key', 'source_table', null,
-                    'source_id', null, 'merchant_id', element->>'merchant_id', 'user_id', element->>'user_id'))
-                from jsonb_array_elements(element->'missions') mission
-                where (mission->>'counted')::numeric <> 0), '[]')
-            || coalesce((
-                select jsonb_agg(jsonb_build_object('effect_key', known.effect_key, 'source_table', known.source_table,
-                    'source_id', known.source_id, 'merchant_id', known.merchant_id, 'user_id', known.user_id))
-                from crm_events.effects known
-                where known.effect_key in (
-                        select share.effect_key from crm_events.mission_sources share
-                        where share.source_table = element->'source'->>'table'
-                          and share.source_id = element->'source'->>'row_id')
-                   or (known.kind = 'mission_source' and known.source_table = element->'source'->>'table'
-                       and known.source_id = element->'source'->>'row_id')), '[]');
+        wanted := wanted || jsonb_build_object('effect_key', element->>'effect_key',
+            'source_table', element->'source'->>'table', 'source_id', element->'source'->>'row_id',
+            'merchant_id', element->>'merchant_id', 'user_id', element->>'user_id');
+        -- A share of zero makes no mission.
+        wanted := wanted || array(
+            select jsonb_build_object('effect_key', mission->>'effect_key', 'merchant_id', element->>'merchant_id',
+                'user_id', element->>'user_id')
+            from jsonb_array_elements(element->'missions') mission where (mission->>'counted')::numeric <> 0);
+        -- What the row led to before, for whomever.
+        known_to := known_to || array(
+            select share.effect_key from crm_events.mission_sources share
+            where share.source_table = element->'source'->>'table' and share.source_id = element->'source'->>'row_id'
+            union all
+            select known.effect_key from crm_events.effects known
+            where known.source_table = element->'source'->>'table' and known.source_id = element->'source'->>'row_id'
+              and known.kind = 'mission_source');
     end loop;
-    keys := crm_events.lock_effects(wanted);
-    for element in select value from jsonb_array_elements(stale) loop
-        perform crm_events.note_stale(element->>'key', element->'basis');
-    end loop;
-    for element in select value from jsonb_array_elements(accepted) loop
-        perform crm_events.replace_shares(element->'element', element->'basis');
+    keys := crm_events.lock_effects(to_jsonb(wanted || crm_events.known_effects(known_to)));
+    for i in 1 .. cardinality(accepted) loop
+        element := accepted[i];
+        if crm_events.basis_of(element->'source'->>'table', element->'basis') = bases[i] then
+            perform crm_events.replace_shares(element, bases[i]);
+        else
+            perform crm_events.note_stale(element->>'effect_key', bases[i]);
+        end if;
     end loop;
     for one in
-        select known.effect_key, found_share.share, coalesce(found_share.ts_ms, (select max((a->'element'->>'as_of_ms')::bigint)
-                   from jsonb_array_elements(accepted) a)) as ts_ms
+        with counting as (
+            select distinct on (mission->>'effect_key') mission->>'effect_key' as effect_key, mission as share
+            from unnest(accepted) given, jsonb_array_elements(given->'missions') mission
+            where (mission->>'counted')::numeric <> 0
+            order by mission->>'effect_key', (given->>'program_rev')::integer
+        ), latest as (
+            select max((given->>'as_of_ms')::bigint) as ts_ms from unnest(accepted) given
+        )
+        select known.effect_key, counting.share, latest.ts_ms
         from crm_events.effects known
-        left join lateral (
-            select mission as share, max((a->'element'->>'as_of_ms')::bigint) over () as ts_ms
-            from jsonb_array_elements(accepted) a, jsonb_array_elements(a->'element'->'missions') mission
-            where mission->>'effect_key' = known.effect_key and (mission->>'counted')::numeric <> 0
-            limit 1
-        ) found_share on true
+        cross join latest
+        left join counting on counting.effect_key = known.effect_key
         where known.effect_key = any (keys collate "C") and known.kind = 'mission'
         order by known.effect_key
     loop

@@ -12,7 +12,8 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set t
                           -- Of a source row basis and rules say it all: what it counts follows from them.
                           or effect.kind = 'mission_source'
                              and effect.program_rev = coalesce((record.value->>'program_rev')::integer, 0)
-                          or effect.target = coalesce((record.value->>'target')::bigint, 0)
+                          or effect.kind <> 'mission_source'
+                             and effect.target = coalesce((record.value->>'target')::bigint, 0)
                              -- What is settled needs no due time any more.
                              and (effect.state = 'settled'
                                   or effect.due_at is not distinct from (record.value->>'due_at')::timestamptz))

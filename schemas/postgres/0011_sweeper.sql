@@ -108,11 +108,17 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$
     set looked_at = crm_events.clock()
     from (
         select suspect.effect_key from crm_events.effects suspect
-        where suspect.source_table is not null
-          and (suspect.missed_since is not null
-               or suspect.stale_at > crm_events.clock() - interval '7 days'
-               or suspect.state = 'pending'
-                  and coalesce(suspect.due_at, suspect.updated_at) <= crm_events.clock() - interval '15 minutes')
+        where suspect.effect_key in (
+            -- Each by its own index.
+            (select noted.effect_key from crm_events.effects noted
+             where (noted.stale_at is not null or noted.missed_since is not null) and noted.source_table is not null
+               and (noted.missed_since is not null or noted.stale_at > crm_events.clock() - interval '7 days')
+             order by noted.looked_at nulls first limit max)
+            union all
+            (select overdue.effect_key from crm_events.effects overdue
+             where overdue.state = 'pending' and overdue.source_table is not null
+               and coalesce(overdue.due_at, overdue.updated_at) <= crm_events.clock() - interval '15 minutes'
+             order by overdue.looked_at nulls first limit max))
         order by suspect.looked_at nulls first, suspect.effect_key
         limit max
         for update skip locked

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::client::Parameter;
+use super::ledger::announcement;
 use super::{Announcement, Client, LedgerError, field};
 use crate::consumers::{Effect, Fact};
 use crate::rows::Table;
@@ -363,17 +363,5 @@ fn ledger_row(row: &Row) -> Result<LedgerRow, LedgerError> {
         id: field(row, 0)?,
         image: field(row, 1)?,
         read_at_ms: field(row, 2)?,
-    })
-}
-
-fn announcement(row: &Row) -> Result<Announcement, LedgerError> {
-    let data: String = field(row, 4)?;
-    let unreadable = |error| LedgerError::Unknown(format!("an announcement that is no JSON: {error}"));
-    Ok(Announcement {
-        id: field(row, 0)?,
-        effect_key: field(row, 1)?,
-        name: field(row, 2)?,
-        ts_ms: field(row, 3)?,
-        data: RawValue::from_string(data).map_err(unreadable)?,
     })
 }

@@ -1,6 +1,6 @@
 //! The arguments of the functions, as the JSON they take. Pure.
 //!
-//! Takes effects, gives one JSON array a call, its elements in the order given. It never decides what is called.
+//! Takes effects, or a row, gives one JSON array a call, its elements in the order given. It never decides what is called.
 
 use jiff::Timestamp;
 use rust_decimal::Decimal;
@@ -22,30 +22,45 @@ pub(super) fn compared(effects: &[&Effect]) -> String {
     }))
 }
 
-/// For `mark_dead`: every effect of this consumer that the row may have. A tier rests on many rows, and has none.
-pub(super) fn buried(consumer: Consumer, row: &Row, reason: &str) -> String {
-    let (Some((merchant_id, user_id)), Some(basis)) = (row.member(), Basis::of(row)) else {
-        return "[]".to_owned();
-    };
-    let keys = match (consumer, row) {
-        (Consumer::Currency, Row::Purchase(row)) => vec![EffectKey::award(&row.id)],
-        (Consumer::Mission, row) => vec![EffectKey::mission_source(merchant_id, user_id, row.table(), row.id())],
-        (Consumer::Reward, Row::MissionClaim(row)) => vec![EffectKey::grant(&row.id)],
-        (Consumer::Reward, Row::Referral(row)) => {
-            vec![EffectKey::referral(&row.id, Side::Referrer), EffectKey::referral(&row.id, Side::Referee)]
-        }
-        (Consumer::Marketplace, Row::Code(row)) => vec![EffectKey::code(&row.id)],
-        (Consumer::Currency | Consumer::Tier | Consumer::Reward | Consumer::Marketplace, _) => Vec::new(),
-    };
-    json(keys.iter().map(|effect_key| Burial {
+/// For `mark_dead`: every effect of this consumer that rests on this row alone. `None` if there is none, as of a tier.
+pub(super) fn buried(consumer: Consumer, row: &Row, reason: &str) -> Option<String> {
+    let burial = |effect_key, merchant_id, user_id| Burial {
         effect_key,
         source_table: row.table(),
         source_id: row.id(),
         merchant_id,
         user_id,
-        basis,
+        basis: Basis::of(row),
         reason,
-    }))
+    };
+    let burials = match (consumer, row) {
+        (Consumer::Currency, Row::Purchase(own)) => {
+            vec![burial(EffectKey::award(&own.id), &own.merchant_id, Some(&own.user_id))]
+        }
+        (Consumer::Mission, Row::Purchase(_) | Row::FormSubmission(_)) => {
+            let (merchant, user) = row.member()?;
+            let key = EffectKey::mission_source(merchant, user, row.table(), row.id());
+            vec![burial(key, merchant, Some(user))]
+        }
+        (Consumer::Reward, Row::MissionClaim(own)) => {
+            vec![burial(EffectKey::grant(&own.id), &own.merchant_id, Some(&own.user_id))]
+        }
+        (Consumer::Reward, Row::Referral(own)) => {
+            let sides = [
+                (Side::Referrer, &own.referrer_user_id),
+                (Side::Referee, &own.referee_user_id),
+            ];
+            let side = |(side, user)| burial(EffectKey::referral(&own.id, side), &own.merchant_id, Some(user));
+            sides.map(side).into()
+        }
+        (Consumer::Marketplace, Row::Code(own)) => {
+            vec![burial(EffectKey::code(&own.id), &own.merchant_id, own.user_id.as_ref())]
+        }
+        (Consumer::Currency | Consumer::Tier | Consumer::Mission | Consumer::Reward | Consumer::Marketplace, _) => {
+            return None;
+        }
+    };
+    Some(json(burials.iter()))
 }
 
 /// For `evaluate_tiers`. What is no tier evaluation is none of its business.
@@ -82,12 +97,12 @@ fn json<T: Serialize>(elements: impl Iterator<Item = T>) -> String {
 
 #[derive(Serialize)]
 struct Burial<'a> {
-    effect_key: &'a EffectKey,
+    effect_key: EffectKey,
     source_table: Table,
     source_id: &'a RowId,
     merchant_id: &'a MerchantId,
-    user_id: &'a UserId,
-    basis: Basis<'a>,
+    user_id: Option<&'a UserId>,
+    basis: Option<Basis<'a>>,
     reason: &'a str,
 }
 

@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use super::*;
 use crate::consumers::fixtures::{created, form, purchase, refunded, rules, snapshot, updated};
 use crate::consumers::{Consumer, Decision, decide};
-use crate::rows::RowChange;
+use crate::rows::{Referral, ReferralStatus, RowChange};
 
 fn effect(consumer: Consumer, change: &RowChange) -> Effect {
     let now = "2026-11-20T10:00:01Z".parse().expect("a time");
@@ -32,7 +32,10 @@ fn a_row_older_than_the_cut_off_is_compared_under_the_key_by_which_it_may_be_kno
 
 #[test]
 fn a_tier_is_evaluated_by_its_rules_for_all_its_triggers() {
-    let mut effect = effect(Consumer::Tier, &updated(purchase("m-instant"), refunded("m-instant", "40")));
+    let mut effect = effect(
+        Consumer::Tier,
+        &updated(purchase("m-instant"), refunded("m-instant", "40")),
+    );
     effect.absorb(&self::effect(Consumer::Tier, &created(purchase("m-instant"))));
     assert_snapshot!(tiers(&[&effect]), @r#"[{"merchant_id":"m-instant","user_id":"u-1","effect_key":"tier:m-instant:u-1","program_rev":1,"as_of_ms":1795168800000,"rules":{"metric":"spend","window":{"kind":"rolling_months","months":12},"time_zone":"Asia/Bangkok","timing":"immediate","ladder":[{"name":"gold","threshold":"1000"}]},"triggers":[{"table":"purchase_ledger","row_id":"p-1","version":"41","op":"c","at":"2026-11-20T10:00:00Z","due_at":null,"lowers":false},{"table":"purchase_ledger","row_id":"p-1","version":"42","op":"u","at":"2026-11-20T10:00:00Z","due_at":null,"lowers":true}]}]"#);
 }
@@ -61,7 +64,21 @@ fn a_call_takes_only_what_is_its_business() {
 }
 
 #[test]
-fn a_burial_has_its_reason() {
-    let award = effect(Consumer::Currency, &created(purchase("m-rolling")));
-    assert_snapshot!(buried(&award, "inngest_rejected"), @r#"[{"effect_key":"award:p-1","source_table":"purchase_ledger","source_id":"p-1","merchant_id":"m-rolling","user_id":"u-1","basis":{"user_id":"u-1","merchant_id":"m-rolling","final_amount":"100.00","refunded_amount":"0","status":"completed","earn_currency":true,"created_at":"2026-11-20T10:00:00Z","completed_at":null},"target":10,"due_at":"2026-12-04T11:00:00+01:00","program_rev":7,"reason":"inngest_rejected"}]"#);
+fn a_burial_has_its_reason_and_every_effect_that_rests_on_the_row_alone() {
+    let row = purchase("m-rolling").into();
+    let dead = |consumer| buried(consumer, &row, "inngest_rejected").unwrap_or_default();
+    assert_snapshot!(dead(Consumer::Currency), @r#"[{"effect_key":"award:p-1","source_table":"purchase_ledger","source_id":"p-1","merchant_id":"m-rolling","user_id":"u-1","basis":{"user_id":"u-1","merchant_id":"m-rolling","final_amount":"100.00","refunded_amount":"0","status":"completed","earn_currency":true,"created_at":"2026-11-20T10:00:00Z","completed_at":null},"reason":"inngest_rejected"}]"#);
+    assert_snapshot!(dead(Consumer::Mission), @r#"[{"effect_key":"mission_source:m-rolling:u-1:purchase_ledger:p-1","source_table":"purchase_ledger","source_id":"p-1","merchant_id":"m-rolling","user_id":"u-1","basis":{"user_id":"u-1","merchant_id":"m-rolling","final_amount":"100.00","refunded_amount":"0","status":"completed","earn_currency":true,"created_at":"2026-11-20T10:00:00Z","completed_at":null},"reason":"inngest_rejected"}]"#);
+    // A tier rests on many rows.
+    assert_eq!(dead(Consumer::Tier), "");
+    let referral = Row::Referral(Referral {
+        id: RowId::new("r-1").expect("not empty"),
+        referrer_user_id: UserId::new("u-1").expect("not empty"),
+        referee_user_id: UserId::new("u-2").expect("not empty"),
+        merchant_id: MerchantId::new("m").expect("not empty"),
+        status: ReferralStatus::Qualified,
+        created_at: Timestamp::UNIX_EPOCH,
+    });
+    let both = buried(Consumer::Reward, &referral, "rejected").unwrap_or_default();
+    assert_snapshot!(both, @r#"[{"effect_key":"referral:r-1:referrer","source_table":"referral_ledger","source_id":"r-1","merchant_id":"m","user_id":"u-1","basis":{"referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m","status":"qualified"},"reason":"rejected"},{"effect_key":"referral:r-1:referee","source_table":"referral_ledger","source_id":"r-1","merchant_id":"m","user_id":"u-2","basis":{"referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m","status":"qualified"},"reason":"rejected"}]"#);
 }

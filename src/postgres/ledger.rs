@@ -5,13 +5,12 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
-use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::client::Parameter;
 use super::{Announcement, Client, Ledger, LedgerError, Standing, calls, field};
 use crate::consumers::{Consumer, Effect};
-use crate::rows::Row as LedgerRow;
+use crate::rows::Row;
 
 /// The real one.
 #[derive(Debug)]
@@ -94,22 +93,19 @@ impl Ledger for PostgresLedger {
         .boxed()
     }
 
-    fn bury<'a>(
-        &'a self,
-        consumer: Consumer,
-        row: &'a LedgerRow,
-        reason: &'a str,
-    ) -> BoxFuture<'a, Result<(), LedgerError>> {
+    fn bury<'a>(&'a self, consumer: Consumer, row: &'a Row, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>> {
         async move {
+            let Some(batch) = calls::buried(consumer, row, reason) else {
+                return Ok(());
+            };
             let statement = "select crm_events.mark_dead($1::text::jsonb)";
-            self.call(statement, &[(&calls::buried(consumer, row, reason), Type::TEXT)])
-                .await
+            self.call(statement, &[(&batch, Type::TEXT)]).await
         }
         .boxed()
     }
 }
 
-fn standing(row: &Row) -> Result<Standing, LedgerError> {
+fn standing(row: &tokio_postgres::Row) -> Result<Standing, LedgerError> {
     match field::<&str>(row, 0)? {
         "absent" => Ok(Standing::Absent),
         "zero" => Ok(Standing::Zero),
@@ -121,7 +117,7 @@ fn standing(row: &Row) -> Result<Standing, LedgerError> {
     }
 }
 
-fn announcement(row: &Row) -> Result<Announcement, LedgerError> {
+pub(super) fn announcement(row: &tokio_postgres::Row) -> Result<Announcement, LedgerError> {
     let data: String = field(row, 4)?;
     let unreadable = |error| LedgerError::Unknown(format!("an announcement that is no JSON: {error}"));
     Ok(Announcement {

@@ -53,8 +53,8 @@ async fn a_record_is_equal_only_with_the_basis_and_target_that_were_applied() {
     db.own.call("apply_award", &refund.cancelled(Some("unlimited"))).await;
     assert_eq!(
         db.own.standing(&refund.record(0, None, 9)).await,
-        "differs",
-        "still to be taken back, by newer rules even"
+        "equal",
+        "applied and pending: the sweeper has it"
     );
     db.own.settle("settle_award", "award:p").await;
     assert_eq!(db.own.standing(&refund.record(0, None, 1)).await, "equal");
