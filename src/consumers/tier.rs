@@ -130,7 +130,7 @@ fn evaluation(
                     lowers,
                 }],
                 reason,
-                rule: rule.clone(),
+                rule: std::sync::Arc::clone(rule),
                 zone: zone.clone(),
             }),
         },

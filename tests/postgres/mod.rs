@@ -11,6 +11,7 @@ mod notes;
 mod programs;
 mod racing;
 mod racing_members;
+mod reconciling;
 mod roles;
 mod sweeping;
 mod tiers;
@@ -56,13 +57,18 @@ const TS_MS: i64 = 1_790_000_000_000;
 /// Long past, whatever the day of the test.
 const CREATED: &str = "2026-01-15T10:00:00Z";
 
-fn server() -> Config {
+/// The stack's.
+fn address() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/stack/.run/env");
     let text = std::fs::read_to_string(path);
     let text = text.unwrap_or_else(|error| panic!("no stack ({path}: {error}); start it with `make stack-up`"));
     let url = text.lines().find_map(|line| line.strip_prefix("POSTGRES_URL="));
     let url = url.unwrap_or_else(|| panic!("POSTGRES_URL is not in {path}; run `make stack-up`"));
-    url.parse().expect("an address")
+    url.to_owned()
+}
+
+fn server() -> Config {
+    address().parse().expect("an address")
 }
 
 async fn connect(config: &Config) -> Session {
@@ -131,6 +137,13 @@ impl Database {
         config.dbname(&name);
         let own = connect(&config).await;
         Self { config, own }
+    }
+
+    fn url(&self) -> String {
+        let name = self.config.get_dbname().expect("a name");
+        let address = address();
+        let (server, _stacks) = address.rsplit_once('/').expect("an address");
+        format!("{server}/{name}")
     }
 
     async fn session(&self) -> Session {
