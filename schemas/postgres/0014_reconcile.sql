@@ -212,16 +212,46 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set t
     limit max
 $$;
 
+-- Points and tier of a member, to explain. An id that is no id of these columns is nobody's.
+create function crm_events.member_state(merchant text, member text) returns jsonb
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+#variable_conflict use_variable
+declare
+    owner_id public.wallet_ledger.user_id%type;
+    shop_id  public.wallet_ledger.merchant_id%type;
+    points   bigint := 0;
+    entries  bigint := 0;
+begin
+    begin
+        owner_id := member;
+        shop_id := merchant;
+        select coalesce(sum(entry.amount), 0), count(*) into points, entries
+        from public.wallet_ledger entry where entry.merchant_id = shop_id and entry.user_id = owner_id;
+    exception when invalid_text_representation or numeric_value_out_of_range then
+        null;
+    end;
+    return jsonb_build_object('balance', points, 'entries', entries,
+        'tier', (select jsonb_build_object('tier', state.tier, 'since', crm_events.rfc3339(state.since), 'value', state.value::text,
+                'scheduled_tier', state.scheduled_tier, 'review_since', crm_events.rfc3339(state.review_since))
+            from crm_events.tier_state state where state.merchant_id = merchant and state.user_id = member),
+        'history', coalesce((select jsonb_agg(jsonb_build_object('tier', past.tier, 'previous_tier', past.previous_tier,
+                'value', past.value::text, 'program_rev', past.program_rev, 'upgraded_at', crm_events.rfc3339(past.upgraded_at))
+                order by past.n)
+            from crm_events.tier_history past where past.merchant_id = merchant and past.user_id = member), '[]'));
+end
+$$;
+
 revoke all on table crm_events.bookmarks from public;
 revoke all on function
     crm_events.turn_page(text, text), crm_events.row_image(text, jsonb),
     crm_events.ledger_rows(text, text, timestamptz, integer), crm_events.ledger_rows_of(text, text[]),
     crm_events.found_settled(text[], bigint), crm_events.not_healed(text[]), crm_events.still_dead(jsonb),
-    crm_events.unbalanced(integer)
+    crm_events.unbalanced(integer), crm_events.member_state(text, text)
 from public;
 grant select on crm_events.bookmarks to crm_worker;
 grant execute on function
     crm_events.turn_page(text, text), crm_events.ledger_rows(text, text, timestamptz, integer),
     crm_events.ledger_rows_of(text, text[]), crm_events.found_settled(text[], bigint), crm_events.not_healed(text[]),
-    crm_events.still_dead(jsonb), crm_events.unbalanced(integer), crm_events.rfc3339(timestamptz), crm_events.ms(timestamptz)
+    crm_events.still_dead(jsonb), crm_events.unbalanced(integer), crm_events.member_state(text, text),
+    crm_events.rfc3339(timestamptz), crm_events.ms(timestamptz)
 to crm_worker;

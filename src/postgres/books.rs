@@ -69,6 +69,27 @@ pub struct EffectState {
     pub detail: serde_json::Value,
 }
 
+/// A member's points and tier.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct MemberState {
+    /// In the wallet, as of now.
+    pub balance: i64,
+    pub entries: i64,
+    pub tier: Option<serde_json::Value>,
+    /// Oldest first.
+    pub history: Vec<serde_json::Value>,
+}
+
+/// An announcement that was written down.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Noted {
+    pub id: String,
+    pub name: String,
+    pub created_at: String,
+    pub announced_at: Option<String>,
+    pub dead_reason: Option<String>,
+}
+
 /// A purchase whose entries in the wallet do not add up to what was booked.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Unbalanced {
@@ -227,15 +248,26 @@ impl Books {
         rows.iter().map(announcement).collect()
     }
 
-    /// Announcements of these keys that nobody has sent yet.
+    /// Every announcement of these keys.
     ///
     /// # Errors
     /// See [`LedgerError`].
-    pub async fn unannounced(&self, keys: &[&str]) -> Result<Vec<Announcement>, LedgerError> {
-        let statement = "select id, effect_key, name, ts_ms, data::text from crm_events.announcements \
-                         where effect_key = any ($1) and announced_at is null and dead_at is null order by seq";
-        let rows = self.client.query(statement, &[(&keys, Type::TEXT_ARRAY)]).await?;
-        rows.iter().map(announcement).collect()
+    pub async fn noted(&self, keys: &[&str]) -> Result<Vec<Noted>, LedgerError> {
+        let statement = "select jsonb_build_object('id', id, 'name', name, 'created_at', crm_events.rfc3339(created_at), \
+                         'announced_at', crm_events.rfc3339(announced_at), 'dead_reason', dead_reason)::text \
+                         from crm_events.announcements where effect_key = any ($1) order by seq";
+        self.objects(statement, &[(&keys, Type::TEXT_ARRAY)]).await
+    }
+
+    /// A member's points and tier.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub async fn member(&self, merchant: &str, user: &str) -> Result<MemberState, LedgerError> {
+        let statement = "select crm_events.member_state($1, $2)::text";
+        let parameters = [(&merchant as _, Type::TEXT), (&user as _, Type::TEXT)];
+        let mut states = self.objects(statement, &parameters).await?;
+        states.pop().ok_or_else(|| LedgerError::Unknown("no answer".to_owned()))
     }
 
     /// The id behind which a slow pass goes on.
@@ -318,7 +350,7 @@ impl Books {
     ///
     /// # Errors
     /// See [`LedgerError`]; or an object is not what is asked for.
-    pub(super) async fn objects<T: serde::de::DeserializeOwned>(
+    async fn objects<T: serde::de::DeserializeOwned>(
         &self,
         statement: &str,
         parameters: &[Parameter<'_>],

@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 use crate::consumers::{Consumer, Effect};
 use crate::rows::Row;
 
-pub use books::{Books, EffectState, LedgerRow, Suspect, Unbalanced};
+pub use books::{Books, EffectState, LedgerRow, MemberState, Noted, Suspect, Unbalanced};
 pub use cache::RulesCache;
 pub use client::{Client, MAX_CONNECTIONS};
 pub use ledger::PostgresLedger;

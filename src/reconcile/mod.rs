@@ -23,7 +23,7 @@ use crate::pipeline::Ports;
 use crate::postgres::{Books, Ledger, LedgerError};
 
 pub use pass::{Finding, Kind, Report};
-pub use send::{Sent, announce, deliver};
+pub use send::{Outbox, Sent};
 
 /// How far the group has come.
 pub trait Progress: Send + Sync {

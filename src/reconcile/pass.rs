@@ -10,12 +10,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::send::{announce, announcer, deliver};
-use super::state::{Verdict, Way, decide, newest_ms, read};
+use super::balance::verdicts;
+use super::send::{Outbox, Sent, announcer};
+use super::state::{Way, decide, newest_ms, read};
 use super::{GRACE_MS, Reconciler};
 use crate::consumers::{Consumer, Decision, Effect, EffectKey, Proof, Rules};
-use crate::dedupe::Claim;
-use crate::inngest::EventBatch;
 use crate::postgres::{Announcement, LedgerError, LedgerRow};
 use crate::rows::Table;
 
@@ -90,6 +89,7 @@ struct Candidate {
 
 struct Pass<'a> {
     reconciler: &'a Reconciler,
+    outbox: Outbox,
     consumers: Vec<Consumer>,
     rules: Arc<Rules>,
     now: Timestamp,
@@ -116,6 +116,7 @@ pub(super) async fn run(reconciler: &Reconciler, consumers: Vec<Consumer>) -> Re
     let rules = reconciler.ports.rules.newer_than(Instant::now()).await;
     let mut pass = Pass {
         reconciler,
+        outbox: Outbox::from(&reconciler.ports),
         consumers,
         rules,
         now: reconciler.ports.clock.now(),
@@ -264,9 +265,8 @@ impl Pass<'_> {
         let (compared, always): (Vec<&Candidate>, Vec<&Candidate>) = candidates.iter().partition(is_compared);
         tiers.extend(always);
         let effects: Vec<&Effect> = compared.iter().map(|candidate| &candidate.effect).collect();
-        let standings = self.reconciler.ledger.compare(&effects).await?;
-        for (candidate, standing) in compared.into_iter().zip(standings) {
-            let verdict = Verdict::of(&candidate.effect, standing);
+        let verdicts = verdicts(&*self.reconciler.ledger, effects.into_iter()).await?;
+        for (candidate, verdict) in compared.into_iter().zip(verdicts) {
             match Way::of(&candidate.effect) {
                 Way::Event if verdict.is_open() => heals.push(candidate),
                 Way::Tiers if verdict.is_open() => tiers.push(candidate),
@@ -305,63 +305,22 @@ impl Pass<'_> {
             }
         }
         for (consumer, effects) in due {
-            let sent = if self.stopped { 0 } else { self.send(consumer, &effects).await };
-            self.report.heals += sent;
-            self.left = self.left.saturating_sub(sent);
-            self.reconciler.ports.telemetry.healed(consumer, sent);
-            if self.stopped {
-                let keys: Vec<&str> = effects.iter().skip(sent).map(|effect| effect.key.as_str()).collect();
-                self.reconciler.books.not_healed(&keys).await?;
+            let mut ended = 0;
+            if !self.stopped {
+                let sent = self.outbox.send(consumer, &effects).await;
+                ended = sent.ended;
+                self.report.heals += sent.accepted;
+                self.left = self.left.saturating_sub(ended);
+                self.outbox.telemetry.healed(consumer, sent.accepted);
+                self.note(consumer, sent);
+            }
+            // Planned, but not sent: the same number is given again.
+            let open: Vec<&str> = effects.iter().skip(ended).map(|effect| effect.key.as_str()).collect();
+            if !open.is_empty() {
+                self.reconciler.books.not_healed(&open).await?;
             }
         }
         Ok(())
-    }
-
-    /// Claims, sends and confirms. Gives how many met their end, from the first on; if that is not all, it has stopped.
-    async fn send(&mut self, consumer: Consumer, effects: &[Effect]) -> usize {
-        let ports = &self.reconciler.ports;
-        let claims: Vec<_> = effects.iter().map(|effect| effect.claim.clone()).collect();
-        let answers = match ports.dedupe.claim(&claims).await {
-            Ok(answers) => answers,
-            Err(error) => {
-                tracing::warn!(%error, "nothing is healed now");
-                self.stopped = true;
-                return 0;
-            }
-        };
-        ports.telemetry.claimed(consumer, &answers);
-        // Somebody else's are as good as ours: the id is the same.
-        let ours: Vec<usize> = (0..effects.len())
-            .filter(|place| answers.get(*place) == Some(&Claim::Granted))
-            .collect();
-        let mut events = EventBatch::default();
-        for effect in ours.iter().filter_map(|place| effects.get(*place)) {
-            events.push(&effect.event, ports.clock.now_ms());
-        }
-        let sent = deliver(ports, consumer, &events).await;
-        let of = |place: &usize| effects.get(*ours.get(*place)?);
-        let accepted: Vec<_> = sent.accepted.iter().filter_map(of).map(|effect| effect.claim.clone()).collect();
-        if let Err(error) = ports.dedupe.confirm(&accepted).await {
-            tracing::debug!(%error, "a heal that is not confirmed");
-        }
-        let rejected: Vec<(String, String)> = sent
-            .rejected
-            .iter()
-            .filter_map(|(place, detail)| Some((of(place)?.key.to_string(), detail.clone())))
-            .collect();
-        for (key, detail) in rejected {
-            tracing::warn!(effect = key, detail, "a heal was rejected");
-            self.find(Kind::Rejected, key);
-        }
-        let Some(detail) = sent.stopped else {
-            return effects.len();
-        };
-        tracing::warn!(consumer = consumer.name(), detail, "nothing is healed now");
-        self.stopped = true;
-        // Requests go out in order, so everything behind the first that met no end met none.
-        let ended: BTreeSet<usize> = sent.accepted.into_iter().chain(sent.rejected.into_iter().map(|(place, _)| place)).collect();
-        let first_open = (0..ours.len()).find(|place| !ended.contains(place));
-        first_open.and_then(|place| ours.get(place).copied()).unwrap_or(effects.len())
     }
 
     /// Records what rows count for their missions. What lies in the dead letters is left alone.
@@ -427,20 +386,24 @@ impl Pass<'_> {
             if chosen.is_empty() {
                 continue;
             }
-            let reconciler = self.reconciler;
-            let (sent, dead, stopped) = announce(&reconciler.ports, &*reconciler.ledger, consumer, chosen).await?;
-            self.report.announced += sent;
-            self.left = self.left.saturating_sub(sent);
-            for announcement in dead {
-                tracing::warn!(id = &*announcement.id, "an announcement was rejected");
-                self.find(Kind::Rejected, announcement.effect_key.to_string());
-            }
-            if let Some(detail) = stopped {
-                tracing::warn!(consumer = consumer.name(), detail, "nothing is announced now");
-                self.stopped = true;
-            }
+            let sent = self.outbox.announce(&*self.reconciler.ledger, consumer, chosen).await?;
+            self.report.announced += sent.accepted;
+            self.left = self.left.saturating_sub(sent.ended);
+            self.note(consumer, sent);
         }
         Ok(())
+    }
+
+    /// What was not accepted.
+    fn note(&mut self, consumer: Consumer, sent: Sent) {
+        for (key, detail) in sent.rejected {
+            tracing::warn!(effect = key, detail, "rejected");
+            self.find(Kind::Rejected, key);
+        }
+        if let Some(detail) = sent.stopped {
+            tracing::warn!(consumer = consumer.name(), detail, "nothing more is sent in this pass");
+            self.stopped = true;
+        }
     }
 
     fn find(&mut self, kind: Kind, subject: String) {

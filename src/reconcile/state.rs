@@ -94,17 +94,14 @@ impl Way {
 }
 
 impl Verdict {
-    /// `standing`: how `effects` stands to the effect, or, of a row older than the cut-off, to the key by which it may be
-    /// known. Tiers rest on many rows: of them only that says anything.
+    /// `standing`: how `effects` stands to the effect; of a row older than the cut-off, to the key by which it may be known.
+    /// Tiers rest on many rows: of them it says only that.
     #[must_use]
     pub fn of(effect: &Effect, standing: Standing) -> Self {
-        let is_known_otherwise = match &effect.proof {
-            Proof::IfKnown(_) if standing == Standing::Absent => return Self::NotOurs,
-            Proof::IfKnown(key) => *key != effect.key,
-            Proof::Change | Proof::Nothing => false,
-        };
+        if matches!(effect.proof, Proof::IfKnown(_)) && standing == Standing::Absent {
+            return Self::NotOurs;
+        }
         match standing {
-            _ if is_known_otherwise => Self::Differs,
             Standing::Equal => Self::Known,
             Standing::Absent | Standing::Zero if counts_nothing(effect) => Self::Nothing,
             Standing::Absent | Standing::Zero => Self::Missing,

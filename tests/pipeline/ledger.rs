@@ -90,18 +90,26 @@ async fn a_newest_state_that_is_settled_covers_the_older_ones_in_hand() {
     ledger.settle_what_was_asked();
     worker.stop().await;
     // An older state that nobody settled, and the newest, which is settled, in one batch.
-    let refunded = snapshot("p-1", SNAPSHOT_MS + 1).replace(r#""refunded_amount":"0.00""#, r#""refunded_amount":"40.00""#);
+    let refunded =
+        snapshot("p-1", SNAPSHOT_MS + 1).replace(r#""refunded_amount":"0.00""#, r#""refunded_amount":"40.00""#);
     world.raw(PURCHASES, &refunded);
     world.raw(PURCHASES, &snapshot("p-1", SNAPSHOT_MS + 2));
     let worker = currency(&world).await;
     world.all_committed(PURCHASES).await;
-    assert_eq!(world.awards(), [snapshot_id("p-1", SNAPSHOT_MS)], "only the first of all");
+    assert_eq!(
+        world.awards(),
+        [snapshot_id("p-1", SNAPSHOT_MS)],
+        "only the first of all"
+    );
     assert_eq!(worker.telemetry.outcomes(Consumer::Currency, "superseded"), 1);
     assert_eq!(worker.telemetry.outcomes(Consumer::Currency, "ignored"), 1);
     // The other way round the newest differs, and is delivered.
     worker.stop().await;
     world.raw(PURCHASES, &snapshot("p-1", SNAPSHOT_MS + 3));
-    world.raw(PURCHASES, &refunded.replace(&(SNAPSHOT_MS + 1).to_string(), &(SNAPSHOT_MS + 4).to_string()));
+    world.raw(
+        PURCHASES,
+        &refunded.replace(&(SNAPSHOT_MS + 1).to_string(), &(SNAPSHOT_MS + 4).to_string()),
+    );
     let worker = currency(&world).await;
     world.all_committed(PURCHASES).await;
     assert_eq!(world.awards().last(), Some(&snapshot_id("p-1", SNAPSHOT_MS + 4)));
@@ -341,7 +349,11 @@ async fn a_record_with_two_effects_is_committed_only_after_both() {
     let worker = world.worker_of(&[Consumer::Reward], &[REFERRALS]).await;
     patiently(world.inngest.accepted().wait_for(1)).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(world.log.committed(REFERRALS).unwrap_or(0), 0, "one side is delivered, the other is not");
+    assert_eq!(
+        world.log.committed(REFERRALS).unwrap_or(0),
+        0,
+        "one side is delivered, the other is not"
+    );
     world.inngest.relent();
     world.all_committed(REFERRALS).await;
     assert_eq!(world.accepted("loyalty/reward.granted").len(), 2);
@@ -405,6 +417,9 @@ async fn a_merchant_nobody_knows_is_looked_up_before_there_is_no_program() {
     let asked = tokio::time::Instant::now();
     world.all_committed(PURCHASES).await;
     assert_eq!(world.awards(), [award_id("p-2", 20)]);
-    assert!(asked.elapsed() <= Duration::from_secs(6), "not only with the next refresh in half a minute");
+    assert!(
+        asked.elapsed() <= Duration::from_secs(6),
+        "not only with the next refresh in half a minute"
+    );
     worker.stop().await;
 }

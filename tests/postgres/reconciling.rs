@@ -37,7 +37,10 @@ struct Moved(AtomicI64);
 impl Clock for Moved {
     fn now(&self) -> Timestamp {
         let minutes = self.0.load(Ordering::SeqCst);
-        SystemClock.now().checked_add(Span::new().minutes(minutes)).expect("in range")
+        SystemClock
+            .now()
+            .checked_add(Span::new().minutes(minutes))
+            .expect("in range")
     }
 }
 
@@ -121,7 +124,11 @@ impl World {
     /// The ids of the events that came, without the announcements.
     fn sent(&self) -> Vec<String> {
         let accepted = self.inngest.accepted().all();
-        accepted.into_iter().map(|event| event.id).filter(|id| id.contains('#')).collect()
+        accepted
+            .into_iter()
+            .map(|event| event.id)
+            .filter(|id| id.contains('#'))
+            .collect()
     }
 
     fn last(&self) -> Recorded {
@@ -154,7 +161,18 @@ fn marks(ids: &[String]) -> Vec<&str> {
 async fn an_inngest_that_accepted_everything_and_ran_nothing_is_healed_four_times_over_a_day_and_then_is_a_finding() {
     let world = World::new().await;
     world.buy("p").await;
-    for (minutes, heals) in [(0, 0), (14, 0), (16, 1), (20, 1), (59, 1), (61, 2), (359, 2), (361, 3), (1439, 3), (1441, 4)] {
+    for (minutes, heals) in [
+        (0, 0),
+        (14, 0),
+        (16, 1),
+        (20, 1),
+        (59, 1),
+        (61, 2),
+        (359, 2),
+        (361, 3),
+        (1439, 3),
+        (1441, 4),
+    ] {
         world.at(minutes).await;
         let report = world.pass().await;
         assert_eq!(world.sent().len(), heals, "after {minutes} minutes");
@@ -170,8 +188,14 @@ async fn an_inngest_that_accepted_everything_and_ran_nothing_is_healed_four_time
     assert_eq!(report.findings, [finding(Kind::Exhausted, "award:p")].into());
     assert_eq!(world.sent().len(), 4);
     let scraped = world.reconciler.ports.telemetry.scrape().expect("text");
-    assert!(scraped.contains(r#"crm_reconciler_findings{kind="exhausted"} 1"#), "{scraped}");
-    assert!(scraped.contains(r#"crm_reconciler_heals_total{consumer="currency"} 4"#), "{scraped}");
+    assert!(
+        scraped.contains(r#"crm_reconciler_findings{kind="exhausted"} 1"#),
+        "{scraped}"
+    );
+    assert!(
+        scraped.contains(r#"crm_reconciler_heals_total{consumer="currency"} 4"#),
+        "{scraped}"
+    );
     world.db.done().await;
 }
 
@@ -182,9 +206,18 @@ async fn what_is_healed_is_settled_by_the_workflows_like_any_other_event_and_the
     world.pass().await;
     world.at(20).await;
     world.pass().await;
-    let event = world.inngest.accepted().all().into_iter().find(|event| event.id.contains('#')).expect("a heal");
+    let event = world
+        .inngest
+        .accepted()
+        .all()
+        .into_iter()
+        .find(|event| event.id.contains('#'))
+        .expect("a heal");
     assert_eq!(event.name, "loyalty/award.scheduled");
-    assert_eq!(world.db.own.call("apply_award", &event.data).await["outcome"], "applied");
+    assert_eq!(
+        world.db.own.call("apply_award", &event.data).await["outcome"],
+        "applied"
+    );
     assert_eq!(world.db.own.settle("settle_award", "award:p").await["booked_now"], 50);
     world.at(3000).await;
     let report = world.pass().await;
@@ -203,7 +236,11 @@ async fn a_dead_letter_is_left_alone_until_its_row_changes() {
     for minutes in [0, 20, 70, 400, 1500] {
         world.at(minutes).await;
         let report = world.pass().await;
-        assert_eq!((world.sent(), report.findings.len()), (Vec::new(), 0), "after {minutes} minutes");
+        assert_eq!(
+            (world.sent(), report.findings.len()),
+            (Vec::new(), 0),
+            "after {minutes} minutes"
+        );
     }
     world.db.own.run(&purchase.clone().worth("60.00").sql()).await;
     world.pass().await;
@@ -250,7 +287,11 @@ async fn while_the_group_is_behind_nothing_is_looked_at() {
 async fn a_consumer_that_stands_still_is_not_healed_and_the_others_are() {
     let world = World::new().await;
     world.buy("p").await;
-    world.db.own.run("insert into mission_claims values ('c', 'u-1', 'm-1', 'spend', 'claimed', null, crm_events.clock())").await;
+    world
+        .db
+        .own
+        .run("insert into mission_claims values ('c', 'u-1', 'm-1', 'spend', 'claimed', null, crm_events.clock())")
+        .await;
     let standing = ConsumerStatus {
         consumer: Consumer::Currency,
         lanes: 1,
@@ -276,10 +317,12 @@ async fn an_inngest_that_is_away_costs_no_heal() {
     let world = World::new().await;
     world.buy("p").await;
     world.pass().await;
-    let away = || Fault::Answer(Answer::Unavailable {
-        detail: "away".to_owned(),
-        retry_after: None,
-    });
+    let away = || {
+        Fault::Answer(Answer::Unavailable {
+            detail: "away".to_owned(),
+            retry_after: None,
+        })
+    };
     for minutes in [20, 70, 400, 1500, 3000] {
         world.at(minutes).await;
         world.inngest.faults().push(away());
@@ -313,15 +356,29 @@ async fn an_effect_of_an_older_state_is_healed_with_the_newer_one() {
     let world = World::new().await;
     let purchase = world.buy("p").await;
     let now = world.now().await;
-    world.db.own.call("apply_award", &purchase.scheduled(50, &now, "unlimited")).await;
+    world
+        .db
+        .own
+        .call("apply_award", &purchase.scheduled(50, &now, "unlimited"))
+        .await;
     world.db.own.settle("settle_award", "award:p").await;
     // The refund never came: its event was lost.
-    world.db.own.run(&purchase.clone().refunded("50.00", "refunded").sql()).await;
+    world
+        .db
+        .own
+        .run(&purchase.clone().refunded("50.00", "refunded").sql())
+        .await;
     world.pass().await;
     world.at(20).await;
     world.pass().await;
     assert_eq!(marks(&world.sent()), ["h1"]);
-    let event = world.inngest.accepted().all().into_iter().find(|event| event.id.contains('#')).expect("a heal");
+    let event = world
+        .inngest
+        .accepted()
+        .all()
+        .into_iter()
+        .find(|event| event.id.contains('#'))
+        .expect("a heal");
     assert_eq!(event.name, "loyalty/award.cancelled");
     world.db.own.call("apply_award", &event.data).await;
     assert_eq!(world.db.own.settle("settle_award", "award:p").await["booked_now"], -50);
@@ -335,10 +392,26 @@ async fn a_mission_and_a_tier_that_were_missed_are_evaluated_and_announced() {
     world.db.own.run(&purchase.sql()).await;
     let report = world.pass().await;
     assert_eq!(report.announced, 2);
-    let names: Vec<String> = world.inngest.accepted().all().into_iter().map(|event| event.name).collect();
-    assert_eq!(super::counted(names.iter().map(String::as_str)), [("loyalty/mission.evaluated", 1), ("loyalty/tier.upgraded", 1)].into());
+    let names: Vec<String> = world
+        .inngest
+        .accepted()
+        .all()
+        .into_iter()
+        .map(|event| event.name)
+        .collect();
+    assert_eq!(
+        super::counted(names.iter().map(String::as_str)),
+        [("loyalty/mission.evaluated", 1), ("loyalty/tier.upgraded", 1)].into()
+    );
     assert_eq!(world.pass().await.announced, 0);
-    assert_eq!(world.db.own.text("select count(*)::text from crm_events.announcements where announced_at is null").await, "0");
+    assert_eq!(
+        world
+            .db
+            .own
+            .text("select count(*)::text from crm_events.announcements where announced_at is null")
+            .await,
+        "0"
+    );
     world.db.done().await;
 }
 
@@ -347,10 +420,12 @@ async fn an_announcement_that_nobody_sent_is_sent_after_a_minute() {
     let world = World::new().await;
     let purchase = Purchase::new("p").worth("1200.00").at(&world.now().await);
     world.db.own.run(&purchase.sql()).await;
-    let gone = || Fault::Answer(Answer::Unavailable {
-        detail: "away".to_owned(),
-        retry_after: None,
-    });
+    let gone = || {
+        Fault::Answer(Answer::Unavailable {
+            detail: "away".to_owned(),
+            retry_after: None,
+        })
+    };
     world.inngest.faults().push(gone());
     assert_eq!(world.pass().await.announced, 0, "written down, and not sent");
     assert_eq!(world.pass().await.announced, 0, "its own sender may be about to");
@@ -375,9 +450,13 @@ async fn old_rows_are_found_by_the_slow_pass_which_begins_again_at_its_end() {
 #[tokio::test]
 async fn what_is_older_than_the_cut_off_is_healed_only_if_it_was_seeded() {
     let db = Database::new().await;
-    db.own.run(&Purchase::new("seeded").at("2026-01-15T10:00:00Z").sql()).await;
+    db.own
+        .run(&Purchase::new("seeded").at("2026-01-15T10:00:00Z").sql())
+        .await;
     db.own.run("select crm_events.seed_effects('2026-10-01')").await;
-    db.own.run(&Purchase::new("stranger").at("2026-01-16T10:00:00Z").sql()).await;
+    db.own
+        .run(&Purchase::new("stranger").at("2026-01-16T10:00:00Z").sql())
+        .await;
     let world = World::of(db, Some("2026-10-01T00:00:00Z".parse().expect("a time")));
     world.pass().await;
     world.at(20).await;
@@ -395,11 +474,18 @@ async fn a_fact_that_is_in_order_again_is_missed_no_longer() {
     let purchase = world.buy("p").await;
     world.pass().await;
     assert_eq!(world.db.own.effect("award:p").await["state"], "missing");
-    world.db.own.run(&purchase.clone().refunded("50.00", "refunded").sql()).await;
+    world
+        .db
+        .own
+        .run(&purchase.clone().refunded("50.00", "refunded").sql())
+        .await;
     world.at(20).await;
     world.pass().await;
     let effect = world.db.own.effect("award:p").await;
-    assert_eq!((&effect["state"], &effect["missed_since"]), (&json!("open"), &Value::Null));
+    assert_eq!(
+        (&effect["state"], &effect["missed_since"]),
+        (&json!("open"), &Value::Null)
+    );
     assert_eq!(world.sent(), Vec::<String>::new());
     world.db.done().await;
 }
