@@ -5,16 +5,22 @@ ARGS ?=
 # Most tests wait, for joins, sessions and brokers: with one a core the suite takes twice as long.
 export RUST_TEST_THREADS ?= 6
 
-.PHONY: help demo test lint fence fmt deny explain bench soak stack-up stack-down toolchain fixtures
+.PHONY: help demo test test-workflows test-inngest lint fence fmt deny explain bench soak stack-up stack-down toolchain fixtures
 
 help: ## list the recipes
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: toolchain ## run the worker on an embedded Kafka and balance the books; ARGS="--events 1000000"
 	$(CARGO) run --locked --release -- demo $(ARGS)
 
 test: toolchain lint fence ## everything, on real servers that it starts and stops
-	stack/with-stack $(CARGO) test --locked --release $(ARGS)
+	stack/with-stack sh -c 'workflows/check && exec $(CARGO) test --locked --release $(ARGS)'
+
+test-workflows: ## the Inngest functions: types, then tests on a real PostgreSQL and a double of Inngest
+	stack/with-stack --only postgres workflows/check $(ARGS)
+
+test-inngest: ## the same scenarios on a real Inngest: INNGEST_TEST_URL, INNGEST_TEST_BIN, or one that it builds (Go)
+	stack/with-stack --only postgres workflows/test-inngest
 
 lint: toolchain ## format and clippy, warnings denied
 	@$(CARGO) clippy --version >/dev/null 2>&1 && $(CARGO) fmt --version >/dev/null 2>&1 || rustup component add clippy rustfmt

@@ -17,7 +17,7 @@ use crm_event_processors::dedupe::{Dedupe, MemoryDedupe, RedisDedupe, RedisSetti
 use crm_event_processors::inngest::{Endpoint, HttpDeliver, HttpSettings};
 use crm_event_processors::kafka::{self, Connection, Group, Membership};
 use crm_event_processors::loyalty::Programs;
-use crm_event_processors::pipeline::{self, Exit, Ports, Randomness};
+use crm_event_processors::pipeline::{self, Exit, OldRecords, Ports, Randomness, RuleBook};
 use crm_event_processors::progress::Orders;
 use crm_event_processors::record::{Budget, Topics};
 use crm_event_processors::rows::Table;
@@ -84,7 +84,9 @@ impl Member {
             dead_letters: Arc::new(KafkaDeadLetters::new(&connection, &self.prefix, Arc::clone(&clock))?),
             clock,
             randomness,
-            rules: Arc::new(Rules::new(Arc::new(programs), None)),
+            ledger: None,
+            old_records: OldRecords::Deliver,
+            rules: RuleBook::fixed(Arc::new(Rules::new(Arc::new(programs), None))),
             telemetry: Arc::clone(&telemetry),
         };
         let purchases = topic(&self.prefix, Table::PurchaseLedger).into_boxed_str();

@@ -5,7 +5,7 @@
 SOURCE_TOPICS=(crm.public.purchase_ledger crm.public.wallet_ledger crm.public.form_submissions
   crm.public.mission_claims crm.public.referral_ledger crm.public.codes)
 DEAD_LETTER_TOPICS=(crm.dlq.decode crm.dlq.currency
-  crm.dlq.tier crm.dlq.mission)
+  crm.dlq.tier crm.dlq.mission crm.dlq.reward crm.dlq.marketplace)
 
 # Who may come in through SASL_SSL. None of them may do anything: a test grants what its user has, and their names say
 # what that is. One password for all; it lives and dies with the data.

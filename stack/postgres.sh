@@ -41,10 +41,11 @@ postgres_start() {
   fi
   local setpriv=()
   ((EUID != 0)) || setpriv=(setpriv --reuid=postgres --regid=postgres --init-groups --)
-  # The slot limits are those of a small Supabase project, so that running out shows here too.
+  # Tests of snapshots have a slot each; and they count statements.
   start_process postgres "${setpriv[@]}" "$(postgres_bin)/postgres" -D "$DATA/postgres/data" \
     -c port="$POSTGRES_PORT" -c listen_addresses=127.0.0.1 -c unix_socket_directories="$DATA/postgres" \
-    -c ssl=on -c wal_level=logical -c max_replication_slots=5 -c max_wal_senders=10 -c fsync=off -c timezone=UTC
+    -c ssl=on -c wal_level=logical -c max_replication_slots=10 -c max_wal_senders=10 -c fsync=off -c timezone=UTC \
+    -c shared_preload_libraries=pg_stat_statements
 }
 
 postgres_ready() {
@@ -52,6 +53,8 @@ postgres_ready() {
   # Roles and databases of its own, because tests migrate a database each.
   [[ $(psql_admin -c "select 1 from pg_database where datname = 'crm'") == 1 ]] ||
     psql_admin -c "create role crm login replication createrole createdb password 'crm'" -c "create database crm owner crm"
+  # Tests count statements; what is in template1 is in every database made from it.
+  psql_admin -d template1 -c "set client_min_messages = warning" -c "create extension if not exists pg_stat_statements"
   postgres_migrate
 }
 

@@ -107,11 +107,15 @@ fn lsn(row: u32) -> u64 {
     FIRST_LSN + u64::from(row) * 8
 }
 
-/// The whole id of the event that this row's change must lead to.
+/// Who owes an event for a purchase, in the order of all consumers.
+pub(crate) const READERS: [Consumer; 3] = [Consumer::Currency, Consumer::Tier, Consumer::Mission];
+
+/// The whole id of the event that this row's change must lead to at one of its readers.
 pub(crate) fn event_id(consumer: Consumer, row: u32) -> String {
-    let effect = match consumer {
-        Consumer::Currency => "award",
-        Consumer::Tier | Consumer::Mission | Consumer::Reward | Consumer::Marketplace => "evaluation",
+    let effect = if consumer == Consumer::Currency {
+        "award"
+    } else {
+        "evaluation"
     };
     let (consumer, lsn) = (consumer.name(), lsn(row));
     format!("{consumer}:{effect}:purchase_ledger:p-{row:08}:{lsn}")
@@ -124,7 +128,7 @@ pub(crate) fn row_of(id: &str) -> Option<u32> {
 
 const MERCHANT: &str = "m-1";
 
-/// Every purchase is worth an award, an evaluation of the tier and one of a mission: one event for each consumer.
+/// Every purchase is worth an award, an evaluation of the tier and one of a mission: one event for each of its readers.
 pub(crate) const PROGRAM: &str = r#"{"programs": [{"merchant_id": "m-1", "time_zone": "Asia/Bangkok", "versions": [{
     "rev": 3, "effective_from": "2020-01-01",
     "currency": {"rate": "0.1", "rounding": "floor", "minimum": "1", "activation": {"kind": "rolling_days", "days": 30}},

@@ -63,7 +63,7 @@ impl Real<'_> {
         if consumers.split(',').count() < Consumer::ALL.len() {
             command.args(["--start-at", "begin"]);
         }
-        for consumer in ["currency", "tier", "mission"] {
+        for consumer in Consumer::ALL.map(Consumer::name) {
             command.args([format!("--{consumer}-concurrency"), lanes.to_string()]);
         }
         command.args(["--kafka-session-timeout-ms", &SESSION_TIMEOUT_MS.to_string()]);

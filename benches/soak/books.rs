@@ -1,12 +1,11 @@
-//! The books: which event of which row has come. Every row has one change, and every consumer owes one event for it.
+//! The books: which event of which row has come. Every row has one change, and every consumer that reads purchases owes one event for it.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use crm_event_processors::consumers::Consumer;
 use crm_event_processors::inngest::receiver::{AcceptedEvent, Sink};
 
-use super::records::{event_id, row_of};
+use super::records::{READERS, event_id, row_of};
 
 #[derive(Debug, Default)]
 pub(crate) struct Books(Mutex<Pages>);
@@ -14,7 +13,7 @@ pub(crate) struct Books(Mutex<Pages>);
 #[derive(Debug, Default)]
 struct Pages {
     /// By consumer, by row.
-    seen: [Vec<bool>; Consumer::ALL.len()],
+    seen: [Vec<bool>; READERS.len()],
     balance: Balance,
 }
 
@@ -37,9 +36,7 @@ impl Books {
     /// Enters an event by its whole id: two ids of one change are two settlements, however alike they look.
     pub(crate) fn enter(&self, id: &str) {
         let owed = row_of(id).and_then(|row| {
-            let consumer = Consumer::ALL
-                .into_iter()
-                .find(|consumer| id == event_id(*consumer, row))?;
+            let consumer = READERS.into_iter().find(|consumer| id == event_id(*consumer, row))?;
             Some((consumer, row as usize))
         });
         self.pages(|Pages { seen, balance }| {

@@ -110,7 +110,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
 fn worker(name: &str, surroundings: &Surroundings) -> anyhow::Result<Process> {
     let real = Real {
-        consumers: "currency,tier,mission",
+        consumers: "currency,tier,mission,reward,marketplace",
         lanes: 4,
         window_secs: WINDOW_SECS,
     };

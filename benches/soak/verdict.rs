@@ -3,9 +3,9 @@
 use std::fmt;
 
 use anyhow::ensure;
-use crm_event_processors::consumers::Consumer;
 
 use super::books::Balance;
+use super::records::READERS;
 
 /// What the worker may grow by from the second quarter to the last. A full prefetch or one more buffer a connection takes
 /// megabytes and comes and goes; a leak of one pointer a record takes more than this in ten minutes at the default rate.
@@ -98,7 +98,7 @@ impl Findings {
     }
 
     fn expected(&self) -> u64 {
-        self.records * Consumer::ALL.len() as u64
+        self.records * READERS.len() as u64
     }
 }
 

@@ -115,6 +115,10 @@ begin
         order by value->'source'->>'table' collate "C", value->'source'->>'row_id' collate "C",
                  (value->>'program_rev')::integer
     loop
+        -- Nothing counts and nothing ever did: neither lock nor trace. A snapshot of rows that no mission looks at writes nothing.
+        continue when jsonb_array_length(element->'missions') = 0 and not exists (
+            select from crm_events.mission_sources share
+            where share.source_table = element->'source'->>'table' and share.source_id = element->'source'->>'row_id');
         row_basis := crm_events.lock_source(element->'source'->>'table', element->'source'->>'row_id', true);
         continue when row_basis is null;
         accepted := accepted || element;

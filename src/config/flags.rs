@@ -64,7 +64,7 @@ pub struct Flags {
     #[arg(long, help_heading = "Kafka")]
     pub accept_dead_letters: bool,
 
-    /// The consumers that run, separated by commas. Default: currency,tier,mission.
+    /// The consumers that run, separated by commas. Default: all, currency,tier,mission,reward,marketplace.
     #[arg(long, env = "CONSUMERS", value_name = "NAMES", help_heading = "Consumers")]
     pub consumers: Option<String>,
     /// Lanes of the currency consumer: deliveries in parallel. Default 5.
@@ -80,7 +80,12 @@ pub struct Flags {
     #[arg(long, env = "REWARD_CONCURRENCY", value_name = "LANES", help_heading = "Consumers")]
     pub reward_concurrency: Option<String>,
     /// Lanes of the marketplace consumer. Default 2.
-    #[arg(long, env = "MARKETPLACE_CONCURRENCY", value_name = "LANES", help_heading = "Consumers")]
+    #[arg(
+        long,
+        env = "MARKETPLACE_CONCURRENCY",
+        value_name = "LANES",
+        help_heading = "Consumers"
+    )]
     pub marketplace_concurrency: Option<String>,
     /// How the connector writes numeric columns: `string`, or `precise:<scale>`. Default string.
     #[arg(long, env = "DECIMAL_MODE", value_name = "MODE", help_heading = "Consumers")]

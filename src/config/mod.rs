@@ -409,7 +409,13 @@ mod tests {
     #[test]
     fn the_least_settings_run_all_consumers_with_their_default_lanes() {
         let settings = Settings::from_flags(&minimal()).expect("valid");
-        let lanes = [(Consumer::Currency, 5), (Consumer::Tier, 3), (Consumer::Mission, 3)];
+        let lanes = [
+            (Consumer::Currency, 5),
+            (Consumer::Tier, 3),
+            (Consumer::Mission, 3),
+            (Consumer::Reward, 2),
+            (Consumer::Marketplace, 2),
+        ];
         assert_eq!(settings.consumers, lanes);
         assert_eq!(settings.kafka.security_protocol, "PLAINTEXT");
         assert_eq!(settings.inngest.base_url, "https://inn.gs");
@@ -419,7 +425,10 @@ mod tests {
             [
                 "crm.public.purchase_ledger",
                 "crm.public.wallet_ledger",
-                "crm.public.form_submissions"
+                "crm.public.form_submissions",
+                "crm.public.mission_claims",
+                "crm.public.referral_ledger",
+                "crm.public.codes",
             ]
         );
     }

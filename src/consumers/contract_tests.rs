@@ -9,13 +9,14 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 use super::fixtures::{
-    created, decided, delivered, form, pending, purchase, refunded, snapshot, updated, updated_blind, wallet_entry,
+    code, created, decided, deliveries, form, mission_claim, pending, purchase, referral, refunded, snapshot, updated,
+    updated_blind, user, wallet_entry,
 };
 use super::{Consumer, Decision, Effect};
 use crate::inngest::EventData;
 use crate::inngest::event::ANNOUNCED;
 use crate::loyalty::{DEMO_PROGRAM, Programs};
-use crate::rows::RowChange;
+use crate::rows::{ClaimStatus, CodeStatus, ReferralStatus, RowChange};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")
@@ -91,6 +92,52 @@ fn cases() -> Vec<RowChange> {
             snapshot(purchase(merchant)),
         ]);
     }
+    let mut moved = purchase("m-instant");
+    moved.user_id = user("u-2");
+    cases.push(updated(purchase("m-instant"), moved));
+    cases.extend(grants());
+    cases
+}
+
+/// Claims, referrals and codes in every state, whole and with what may be absent.
+fn grants() -> Vec<RowChange> {
+    let mut cases = Vec::new();
+    for status in [ClaimStatus::Claimed, ClaimStatus::Revoked] {
+        let mut bare = mission_claim(status);
+        (bare.period, bare.claimed_at) = (None, None);
+        cases.extend([
+            created(mission_claim(status)),
+            updated_blind(bare.clone()),
+            snapshot(bare),
+        ]);
+    }
+    for status in [
+        ReferralStatus::Pending,
+        ReferralStatus::Qualified,
+        ReferralStatus::Cancelled,
+    ] {
+        let mut of_oneself = referral(status);
+        of_oneself.referee_user_id = of_oneself.referrer_user_id.clone();
+        cases.extend([
+            created(referral(status)),
+            snapshot(referral(status)),
+            updated_blind(of_oneself),
+        ]);
+    }
+    for status in [
+        CodeStatus::Issued,
+        CodeStatus::Redeemed,
+        CodeStatus::Expired,
+        CodeStatus::Void,
+    ] {
+        let mut nobodys = code(status);
+        (nobodys.user_id, nobodys.redeemed_at) = (None, None);
+        cases.extend([
+            created(code(status)),
+            updated(nobodys.clone(), code(status)),
+            snapshot(nobodys),
+        ]);
+    }
     cases
 }
 
@@ -103,19 +150,21 @@ fn every_event_decided_validates_and_every_event_schema_is_used() {
     let mut used = BTreeSet::new();
     for change in cases() {
         for consumer in Consumer::ALL {
-            let Decision::Deliver(mut effect) = decided(consumer, &change) else {
+            let Decision::Deliver(effects) = decided(consumer, &change) else {
                 continue;
             };
-            if let Decision::Deliver(older) = decided(consumer, &created(purchase("m-instant"))) {
-                effect.absorb(&older);
+            for mut effect in effects {
+                if let Decision::Deliver(older) = decided(consumer, &created(purchase("m-instant"))) {
+                    older.into_iter().for_each(|older| effect.absorb(&older));
+                }
+                let file = event_file(effect.event.data.name());
+                assert_eq!(
+                    wrong(&schema(&file), &written(&effect)),
+                    Vec::<String>::new(),
+                    "{file}: {effect:?}"
+                );
+                used.insert(file);
             }
-            let file = event_file(effect.event.data.name());
-            assert_eq!(
-                wrong(&schema(&file), &written(&effect)),
-                Vec::<String>::new(),
-                "{file}: {effect:?}"
-            );
-            used.insert(file);
         }
     }
     assert_eq!(used, EventData::NAMES.map(event_file).into());
@@ -128,13 +177,20 @@ fn every_event_decided_validates_and_every_event_schema_is_used() {
 fn every_event_schema_refuses_an_unknown_field_a_missing_one_and_a_number_for_a_text() {
     let change = created(purchase("m-instant"));
     let refund = updated_blind(refunded("m-instant", "100"));
+    let claim = created(mission_claim(ClaimStatus::Claimed));
+    let cancelled = updated_blind(referral(ReferralStatus::Cancelled));
+    let redeemed = created(code(CodeStatus::Redeemed));
     for (consumer, change, text_field) in [
         (Consumer::Currency, &change, "target_points"),
         (Consumer::Currency, &refund, "target_points"),
         (Consumer::Tier, &change, "user_id"),
         (Consumer::Mission, &change, "merchant_id"),
+        (Consumer::Reward, &claim, "claim_id"),
+        (Consumer::Reward, &cancelled, "user_id"),
+        (Consumer::Marketplace, &redeemed, "code_id"),
     ] {
-        let event = written(&delivered(decided(consumer, change)));
+        let effects = deliveries(decided(consumer, change));
+        let event = written(effects.iter().next().expect("an effect"));
         let schema = schema(&event_file(event["name"].as_str().expect("a name")));
         assert!(schema.is_valid(&event));
         let mut changed = event.clone();
@@ -160,12 +216,20 @@ fn every_row_schema_takes_a_row_and_refuses_one_that_cannot_be_routed() {
         "created_at": 1_795_168_800_000_000_i64, "source_type": null});
     let form = json!({"id": "f", "form_id": "survey", "user_id": "u", "merchant_id": "m",
         "submitted_at": "2026-11-20T10:00:00Z"});
+    let claim = json!({"id": 1, "user_id": "u", "merchant_id": "m", "mission_id": "spend", "status": "claimed",
+        "claimed_at": 1_795_168_800_000_000_i64});
+    let referral = json!({"id": "r", "referrer_user_id": "u", "referee_user_id": 2, "merchant_id": "m",
+        "status": "qualified", "created_at": "2026-11-20T10:00:00Z"});
+    let code = json!({"id": "c", "code": "SECRET", "merchant_id": "m", "status": "redeemed", "user_id": null});
     let mut used = BTreeSet::new();
     // 32: a status that is not known is never guessed at.
     for (table, row, field, bad) in [
         ("purchase_ledger", purchase, "status", json!("paid")),
         ("wallet_ledger", wallet, "amount", json!(1.5)),
         ("form_submissions", form, "form_id", json!("")),
+        ("mission_claims", claim, "status", json!("open")),
+        ("referral_ledger", referral, "status", json!("completed")),
+        ("codes", code, "status", json!("used")),
     ] {
         let file = format!("rows/{table}.schema.json");
         let schema = schema(&file);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 
-use super::{Consumer, Decision, Effect, Rules, decide};
+use super::{Consumer, Decision, Effect, Effects, Proof, Rules, decide};
 use crate::debezium::Op;
 use crate::loyalty::Programs;
 use crate::rows::{
-    ChangeVersion, FormId, FormSubmission, MerchantId, Purchase, PurchaseStatus, Row, RowChange, RowId, UserId,
-    WalletEntry, WalletEntryKind,
+    ChangeVersion, ClaimStatus, Code, CodeStatus, FormId, FormSubmission, MerchantId, MissionClaim, MissionId,
+    Purchase, PurchaseStatus, Referral, ReferralStatus, Row, RowChange, RowId, UserId, WalletEntry, WalletEntryKind,
 };
 
 /// No default, so that a merchant can have no program.
@@ -19,10 +19,10 @@ const PROGRAM: &str = include_str!("fixture_program.json");
 pub(crate) const COMMIT_MS: i64 = 1_795_168_800_000; // 2026-11-20T10:00:00Z
 
 pub(crate) fn rules() -> Rules {
-    Rules {
-        programs: Arc::new(Programs::from_json(PROGRAM).expect("the fixture program is valid")),
-        effective_from: None,
-    }
+    Rules::new(
+        Arc::new(Programs::from_json(PROGRAM).expect("the fixture program is valid")),
+        None,
+    )
 }
 
 pub(crate) fn at(text: &str) -> Timestamp {
@@ -37,11 +37,15 @@ pub(crate) fn merchant(text: &str) -> MerchantId {
     MerchantId::new(text).expect("not empty")
 }
 
+pub(crate) fn user(text: &str) -> UserId {
+    UserId::new(text).expect("not empty")
+}
+
 /// 100.00, completed on 20 November 2026 at 10:00 UTC.
 pub(crate) fn purchase(merchant_id: &str) -> Purchase {
     Purchase {
         id: RowId::new("p-1").expect("not empty"),
-        user_id: UserId::new("u-1").expect("not empty"),
+        user_id: user("u-1"),
         merchant_id: merchant(merchant_id),
         final_amount: decimal("100.00"),
         refunded_amount: Decimal::ZERO,
@@ -75,7 +79,7 @@ pub(crate) fn refunded(merchant_id: &str, amount: &str) -> Purchase {
 pub(crate) fn wallet_entry(merchant_id: &str, amount: i64) -> WalletEntry {
     WalletEntry {
         id: RowId::new("w-1").expect("not empty"),
-        user_id: UserId::new("u-1").expect("not empty"),
+        user_id: user("u-1"),
         merchant_id: merchant(merchant_id),
         amount,
         kind: WalletEntryKind::Earn,
@@ -89,9 +93,44 @@ pub(crate) fn form(merchant_id: &str, form_id: &str) -> FormSubmission {
     FormSubmission {
         id: RowId::new("f-1").expect("not empty"),
         form_id: FormId::new(form_id).expect("not empty"),
-        user_id: UserId::new("u-1").expect("not empty"),
+        user_id: user("u-1"),
         merchant_id: merchant(merchant_id),
         submitted_at: at("2026-11-20T10:00:00Z"),
+    }
+}
+
+pub(crate) fn mission_claim(status: ClaimStatus) -> MissionClaim {
+    MissionClaim {
+        id: RowId::new("k-1").expect("not empty"),
+        user_id: user("u-1"),
+        merchant_id: merchant("m-instant"),
+        mission_id: MissionId::new("spend").expect("not empty"),
+        status,
+        period: Some("2026-11".into()),
+        claimed_at: Some(at("2026-11-20T10:00:00Z")),
+    }
+}
+
+/// `u-1` has referred `u-2`.
+pub(crate) fn referral(status: ReferralStatus) -> Referral {
+    Referral {
+        id: RowId::new("f-1").expect("not empty"),
+        referrer_user_id: user("u-1"),
+        referee_user_id: user("u-2"),
+        merchant_id: merchant("m-instant"),
+        status,
+        created_at: at("2026-11-20T10:00:00Z"),
+    }
+}
+
+pub(crate) fn code(status: CodeStatus) -> Code {
+    let is_issued = status == CodeStatus::Issued;
+    Code {
+        id: RowId::new("c-1").expect("not empty"),
+        merchant_id: merchant("m-instant"),
+        status,
+        user_id: (!is_issued).then(|| user("u-1")),
+        redeemed_at: (!is_issued).then(|| at("2026-11-20T10:00:00Z")),
     }
 }
 
@@ -110,6 +149,24 @@ impl From<WalletEntry> for Row {
 impl From<FormSubmission> for Row {
     fn from(row: FormSubmission) -> Self {
         Self::FormSubmission(row)
+    }
+}
+
+impl From<MissionClaim> for Row {
+    fn from(row: MissionClaim) -> Self {
+        Self::MissionClaim(row)
+    }
+}
+
+impl From<Referral> for Row {
+    fn from(row: Referral) -> Self {
+        Self::Referral(row)
+    }
+}
+
+impl From<Code> for Row {
+    fn from(row: Code) -> Self {
+        Self::Code(row)
     }
 }
 
@@ -158,10 +215,32 @@ pub(crate) fn told(decision: &Decision) -> String {
     match decision {
         Decision::Ignore(reason) => format!("ignore {reason}"),
         Decision::Refuse(refusal) => format!("refuse {}", refusal.reason()),
-        Decision::Deliver(effect) => {
-            assert_eq!(effect.event.id, effect.claim, "the event's id is the claim");
-            format!("{} {} {}", effect.key, effect.claim, json(effect))
+        Decision::Deliver(effects) => {
+            let lines = effects.iter().map(|effect| {
+                assert_eq!(effect.event.id, effect.claim, "the event's id is the claim");
+                format!("{} {} {}", effect.key, effect.claim, json(effect))
+            });
+            lines.collect::<Vec<_>>().join("\n")
         }
+    }
+}
+
+/// Of each effect its key, its reason and what proves it: what a longer table of cases asserts.
+pub(crate) fn told_briefly(decision: &Decision) -> String {
+    match decision {
+        Decision::Deliver(effects) => {
+            let brief = |effect: &Effect| {
+                let proof = match &effect.proof {
+                    Proof::Change => "change".to_owned(),
+                    Proof::Nothing => "nothing".to_owned(),
+                    Proof::IfKnown(key) => format!("if {key} is known"),
+                };
+                let name = effect.event.data.name();
+                format!("{} {name} {}, proof: {proof}", effect.key, effect.reason)
+            };
+            effects.iter().map(brief).collect::<Vec<_>>().join("; ")
+        }
+        other => told(other),
     }
 }
 
@@ -171,10 +250,24 @@ pub(crate) fn json(effect: &Effect) -> String {
     String::from_utf8(out).expect("JSON is text")
 }
 
+/// The one effect of a decision.
 pub(crate) fn delivered(decision: Decision) -> Effect {
+    one(deliveries(decision))
+}
+
+/// All effects of a decision.
+pub(crate) fn deliveries(decision: Decision) -> Effects {
     match decision {
-        Decision::Deliver(effect) => effect,
+        Decision::Deliver(effects) => effects,
         other => panic!("not delivered: {}", told(&other)),
+    }
+}
+
+fn one(effects: Effects) -> Effect {
+    let mut effects = effects.into_iter();
+    match (effects.next(), effects.next()) {
+        (Some(effect), None) => effect,
+        other => panic!("not one effect: {other:?}"),
     }
 }
 
@@ -182,7 +275,7 @@ pub(crate) fn delivered(decision: Decision) -> Effect {
 pub(crate) fn award(change: &RowChange) -> String {
     use crate::inngest::EventData;
     match decided(Consumer::Currency, change) {
-        Decision::Deliver(effect) => match effect.event.data {
+        Decision::Deliver(effects) => match one(effects).event.data {
             EventData::AwardScheduled {
                 award,
                 target_points,

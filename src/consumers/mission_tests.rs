@@ -3,17 +3,18 @@
 use insta::assert_snapshot;
 
 use super::fixtures::{
-    at, created, decided, decimal, delivered, form, pending, purchase, refunded, snapshot, told, updated,
-    updated_blind, wallet_entry,
+    at, created, decided, decimal, delivered, form, pending, purchase, refunded, rules, snapshot, told, told_briefly,
+    updated, updated_blind, wallet_entry,
 };
-use super::{Consumer, Decision, Refusal};
+use super::{Consumer, Decision, Refusal, Rules, decide};
 use crate::inngest::EventData;
 use crate::rows::{Purchase, RowChange};
 
 /// The reason, and what counts for which mission and period.
 fn counts(change: &RowChange) -> String {
     match decided(Consumer::Mission, change) {
-        Decision::Deliver(effect) => {
+        Decision::Deliver(effects) => {
+            let effect = delivered(Decision::Deliver(effects));
             let EventData::MissionEvaluationRequested(data) = &effect.event.data else {
                 panic!("not a mission: {effect:?}");
             };
@@ -130,6 +131,32 @@ fn a_period_or_form_that_the_row_has_left_falls_back_to_zero() {
     );
     let renamed = updated(form("m-instant", "survey"), form("m-instant", "other"));
     assert_eq!(counts(&renamed), "counts_no_longer: survey 2026 0");
+}
+
+// 14: with a database the progress of a row that no mission looks at any more, or of another member, is replaced by the
+// evaluation of the row as it is, even if that counts for nothing.
+#[test]
+fn with_a_database_a_row_that_counts_nowhere_any_more_is_told_so() {
+    let rules = Rules {
+        database: true,
+        ..rules()
+    };
+    let now = at("2026-11-20T10:00:01Z");
+    let told = |change: &RowChange| told_briefly(&decide(Consumer::Mission, change, &rules, now));
+    assert_eq!(told(&created(purchase("m-none"))), "ignore no_mission_concerned");
+    let left = |reason, proof| {
+        let key = "mission_source:m-none:u-1:purchase_ledger:p-1";
+        format!("{key} loyalty/mission.evaluation_requested {reason}, proof: {proof}")
+    };
+    let (gone, never) = (
+        updated(purchase("m-instant"), purchase("m-none")),
+        updated(purchase("m-date"), purchase("m-none")),
+    );
+    assert_eq!(told(&gone), left("counts_no_longer", "change"));
+    assert_eq!(told(&never), "ignore no_mission_concerned");
+    assert_eq!(told(&snapshot(purchase("m-none"))), left("counts_no_longer", "nothing"));
+    // Without one there is nobody who could take it back.
+    assert_eq!(counts(&gone), "ignore no_mission_concerned");
 }
 
 #[test]

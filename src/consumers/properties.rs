@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 
-use super::fixtures::{created, purchase, updated_blind};
+use super::fixtures::{created, delivered, purchase, updated_blind};
 use super::{Consumer, Decision, Rules, decide};
 use crate::inngest::EventData;
 use crate::loyalty::{Activation, Programs, Rounding, due_at, points_for, remaining};
@@ -36,10 +36,7 @@ fn rules(rate: Decimal, rounding: &str, activation: &str, zone: &str) -> Rules {
         r#"{{"programs":[{{"merchant_id":"*","time_zone":"{zone}","versions":[{{"rev":1,"effective_from":"1970-01-02",
         "refund_policy":"unlimited","currency":{{"rate":"{rate}","rounding":"{rounding}","activation":{activation}}}}}]}}]}}"#
     );
-    Rules {
-        programs: Programs::from_json(&text).expect("a valid program").into(),
-        effective_from: None,
-    }
+    Rules::new(Programs::from_json(&text).expect("a valid program").into(), None)
 }
 
 fn any_purchase() -> impl Strategy<Value = Purchase> {
@@ -75,7 +72,7 @@ fn any_purchase() -> impl Strategy<Value = Purchase> {
 
 fn target(row: Purchase, rules: &Rules) -> i64 {
     match decide(Consumer::Currency, &updated_blind(row), rules, Timestamp::UNIX_EPOCH) {
-        Decision::Deliver(effect) => match effect.event.data {
+        Decision::Deliver(effects) => match delivered(Decision::Deliver(effects)).event.data {
             EventData::AwardScheduled { target_points, .. } => target_points.get(),
             EventData::AwardCancelled(_) => 0,
             other => panic!("not an award: {other:?}"),

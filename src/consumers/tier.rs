@@ -4,6 +4,8 @@
 //! It never sums anything and never names a tier: one row cannot tell. It only tells rows that may matter from rows that
 //! provably do not.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 
@@ -130,7 +132,7 @@ fn evaluation(
                     lowers,
                 }],
                 reason,
-                rule: std::sync::Arc::clone(rule),
+                rule: Arc::clone(rule),
                 zone: zone.clone(),
             }),
         },

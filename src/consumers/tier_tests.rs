@@ -3,15 +3,16 @@
 use insta::assert_snapshot;
 
 use super::fixtures::{
-    at, created, decided, decimal, delivered, form, json, pending, purchase, refunded, snapshot, told, updated,
-    updated_blind, wallet_entry,
+    at, created, decided, decimal, delivered, deliveries, form, json, pending, purchase, refunded, snapshot, told,
+    updated, updated_blind, wallet_entry,
 };
-use super::{Consumer, Decision, Reason};
+use super::{Consumer, Decision, Effect, Reason};
+use crate::inngest::EventData;
 use crate::rows::{ChangeVersion, Purchase, RowChange, UserId};
 
 fn reason(change: &RowChange) -> String {
     match decided(Consumer::Tier, change) {
-        Decision::Deliver(effect) => format!("deliver {}", effect.reason),
+        Decision::Deliver(effects) => format!("deliver {}", delivered(Decision::Deliver(effects)).reason),
         other => told(&other),
     }
 }
@@ -95,16 +96,79 @@ fn spend_does_not_depend_on_earning_points() {
     assert_eq!(reason(&created(row)), "ignore cannot_change_metric");
 }
 
-// 23: a scheduled upgrade is only named again, never decided here. A moved row evaluates its current user.
+// 14: a row that moved to another member. What the old one had may be gone, what the new one has may be more.
 #[test]
-fn a_row_that_moved_to_another_user_evaluates_the_current_one() {
-    let moved = Purchase {
+fn a_row_that_moved_to_another_member_evaluates_both_under_claims_of_their_own() {
+    let moved = |row: Purchase| Purchase {
         user_id: UserId::new("u-2").expect("not empty"),
-        ..purchase("m-instant")
+        ..row
     };
-    let effect = delivered(decided(Consumer::Tier, &updated(purchase("m-instant"), moved)));
-    assert_eq!(effect.key.as_str(), "tier:m-instant:u-2");
-    assert_eq!(effect.reason, Reason::SpendMayHaveChanged);
+    let told = |before: Purchase, row: Purchase| -> Vec<String> {
+        let effects = deliveries(decided(Consumer::Tier, &updated(before, row)));
+        let tell = |effect: &Effect| {
+            let EventData::TierEvaluationRequested(data) = &effect.event.data else {
+                panic!("no tier: {effect:?}");
+            };
+            let lowers: Vec<bool> = data.triggers.iter().map(|trigger| trigger.lowers).collect();
+            format!("{} {} lowers {lowers:?}", effect.key, effect.claim)
+        };
+        effects.iter().map(tell).collect()
+    };
+    let old = "tier:m-instant:u-1 tier:evaluation_before:purchase_ledger:p-1:42 lowers [true]";
+    let new = "tier:m-instant:u-2 tier:evaluation:purchase_ledger:p-1:42 lowers [false]";
+    let (completed, pending) = (purchase("m-instant"), pending("m-instant"));
+    assert_eq!(told(completed.clone(), moved(completed.clone())), [new, old]);
+    // Whoever the row neither counted nor counts for is not evaluated.
+    assert_eq!(told(completed.clone(), moved(pending.clone())), [old]);
+    assert_eq!(told(pending.clone(), moved(completed)), [new]);
+    let nobody = decided(Consumer::Tier, &updated(pending.clone(), moved(pending)));
+    assert_eq!(nobody, Decision::Ignore(Reason::CannotChangeMetric));
+}
+
+// 20, 22: what an evaluation needs beside the sum: when the row was earned, from when an upgrade counts, and whether
+// the change may have taken something away.
+#[test]
+fn a_trigger_tells_when_it_was_earned_when_it_is_due_and_whether_it_lowers() {
+    let trigger = |change: &RowChange| {
+        let effect = delivered(decided(Consumer::Tier, change));
+        let EventData::TierEvaluationRequested(data) = effect.event.data else {
+            panic!("no tier");
+        };
+        let [trigger] = &data.triggers[..] else {
+            panic!("one trigger");
+        };
+        let due = trigger.due_at.map_or_else(|| "-".to_owned(), |due| due.to_string());
+        format!("{} {due} {}", trigger.at, trigger.lowers)
+    };
+    let at_ten = "2026-11-20T10:00:00Z";
+    let month = "2026-12-01T00:00:00+01:00";
+    let full = || purchase("m-instant");
+    for (change, expected) in [
+        (created(full()), format!("{at_ten} - false")),
+        (updated(full(), refunded("m-instant", "40")), format!("{at_ten} - true")),
+        (
+            updated(refunded("m-instant", "40"), full()),
+            format!("{at_ten} - false"),
+        ),
+        (updated(full(), full()), format!("{at_ten} - false")),
+        (updated_blind(full()), format!("{at_ten} - false")),
+        (updated_blind(refunded("m-instant", "40")), format!("{at_ten} - true")),
+        (snapshot(full()), format!("{at_ten} - false")),
+        (snapshot(pending("m-instant")), format!("{at_ten} - true")),
+        // Start of the month after it was earned, in the program's zone.
+        (created(wallet_entry("m-rolling", 5)), format!("{at_ten} {month} false")),
+        (
+            updated(wallet_entry("m-rolling", 5), wallet_entry("m-rolling", 3)),
+            format!("{at_ten} {month} true"),
+        ),
+    ] {
+        assert_eq!(trigger(&change), expected, "{change:?}");
+    }
+    let mut late = full();
+    late.completed_at = Some(at("2026-10-01T00:00:00Z"));
+    assert_eq!(trigger(&created(late.clone())), "2026-10-01T00:00:00Z - false");
+    // It may have left the window.
+    assert_eq!(trigger(&updated(full(), late)), "2026-10-01T00:00:00Z - true");
 }
 
 // 21: several changes of one member in a batch end in one evaluation that covers them all.

@@ -65,11 +65,13 @@ pub trait DeadLetters: Send + Sync {
 }
 
 impl Queue {
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::Decode,
         Self::Consumer(Consumer::Currency),
         Self::Consumer(Consumer::Tier),
         Self::Consumer(Consumer::Mission),
+        Self::Consumer(Consumer::Reward),
+        Self::Consumer(Consumer::Marketplace),
     ];
 
     #[must_use]

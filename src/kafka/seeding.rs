@@ -144,27 +144,31 @@ pub(super) fn seeds(
     })
 }
 
+/// There are thirty groups with five consumers; a client each is a few threads and connections.
+const ASKED_AT_ONCE: usize = 10;
+
 /// Refuses to start when one of our consumers has its progress in the group of a subset.
 fn refuse_rivals(connection: &Connection, group: &Group, partitions: &TopicPartitionList) -> Result<(), StartError> {
-    // Each group needs a client of its own, and may have a broker of its own: all at once.
-    let rivals = group.rivals();
-    let committed: Vec<Result<bool, StartError>> = std::thread::scope(|scope| {
-        let asking: Vec<_> = rivals
-            .iter()
-            .map(|rival| scope.spawn(|| has_committed(connection, rival, partitions)))
-            .collect();
-        let gone = |_panic| Err(StartError::LookUp(KafkaError::Canceled));
-        asking
-            .into_iter()
-            .map(|asked| asked.join().unwrap_or_else(gone))
-            .collect()
-    });
-    for (rival, committed) in rivals.into_iter().zip(committed) {
-        if committed? {
-            return Err(StartError::WorksElsewhere {
-                group: group.name(),
-                rival,
-            });
+    // Each group needs a client of its own, and may have a broker of its own: several at once.
+    for rivals in group.rivals().chunks(ASKED_AT_ONCE) {
+        let committed: Vec<Result<bool, StartError>> = std::thread::scope(|scope| {
+            let asking: Vec<_> = rivals
+                .iter()
+                .map(|rival| scope.spawn(|| has_committed(connection, rival, partitions)))
+                .collect();
+            let gone = |_panic| Err(StartError::LookUp(KafkaError::Canceled));
+            asking
+                .into_iter()
+                .map(|asked| asked.join().unwrap_or_else(gone))
+                .collect()
+        });
+        for (rival, committed) in rivals.iter().zip(committed) {
+            if committed? {
+                return Err(StartError::WorksElsewhere {
+                    group: group.name(),
+                    rival: rival.clone(),
+                });
+            }
         }
     }
     Ok(())

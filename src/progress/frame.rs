@@ -147,6 +147,14 @@ mod tests {
         assert_eq!(read("crm/2;anything;00000000"), Reading::Damaged);
     }
 
+    #[test]
+    fn a_frame_of_all_consumers_far_into_a_log_stays_small() {
+        let entries: Watermarks = crate::consumers::Consumer::ALL
+            .map(|consumer| (consumer.name().into(), 1_000_000_000))
+            .into();
+        assert_eq!(write(&entries).len(), 110);
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read_and_stays_small(

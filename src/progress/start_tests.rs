@@ -5,8 +5,11 @@ use super::*;
 const BEGIN: i64 = 100;
 const END: i64 = 200;
 
+/// The readers of one topic.
 fn everyone() -> ConsumerSet {
-    Consumer::ALL.into_iter().collect()
+    [Consumer::Currency, Consumer::Tier, Consumer::Mission]
+        .into_iter()
+        .collect()
 }
 
 fn framed(entries: &[(&str, i64)]) -> String {

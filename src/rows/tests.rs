@@ -1,4 +1,7 @@
-use super::{ChangeVersion, Purchase, PurchaseStatus, RouteError, Routed, Row, RowChange, WalletEntryKind, route};
+use super::{
+    ChangeVersion, ClaimStatus, CodeStatus, Purchase, PurchaseStatus, ReferralStatus, RouteError, Routed, Row,
+    RowChange, WalletEntryKind, route,
+};
 use crate::debezium::{Change, DecimalMode, Decoded, Decoder, Op};
 use crate::record::{Header, Headers, RecordView};
 
@@ -8,6 +11,10 @@ const PURCHASE: &str = r#"{"id":"p-1","user_id":"u-1","merchant_id":"m-1","final
 const WALLET: &str = r#"{"id":"w-1","user_id":"u-1","merchant_id":"m-1","amount":-250,"kind":"clawback","source_type":"purchase","source_id":"p-1","created_at":"2026-01-02T03:04:05.5Z"}"#;
 const FORM: &str =
     r#"{"id":7,"form_id":"form-1","user_id":"u-1","merchant_id":"m-1","submitted_at":1767323045123456,"answers":"{}"}"#;
+const CLAIM: &str = r#"{"id":"k-1","user_id":"u-1","merchant_id":"m-1","mission_id":"spend","status":"claimed","period":"2026-01","claimed_at":1767323045123456}"#;
+const REFERRAL: &str = r#"{"id":"f-1","referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m-1","status":"pending","created_at":"2026-01-02T03:04:05Z"}"#;
+const CODE: &str =
+    r#"{"id":"c-1","code":"SECRET","merchant_id":"m-1","status":"redeemed","user_id":null,"redeemed_at":null}"#;
 const LSN: &str = r#""lsn":26459320,"ts_ms":1795203709806"#;
 
 fn envelope(op: &str, table: &str, source: &str, before: &str, after: &str) -> String {
@@ -137,6 +144,65 @@ fn wallet_entries_and_form_submissions_are_read() {
 }
 
 #[test]
+fn claims_referrals_and_codes_are_read_and_what_may_be_absent_is() {
+    let row = |table: &str, after: &str| row_change(&envelope("c", table, LSN, "null", after)).row;
+    let claim = CLAIM.replace(r#","period":"2026-01","claimed_at":1767323045123456"#, "");
+    for (after, period, claimed_at) in [
+        (CLAIM, Some("2026-01"), Some("2026-01-02T03:04:05.123456Z")),
+        (&claim, None, None),
+    ] {
+        match row("mission_claims", after) {
+            Row::MissionClaim(row) => {
+                let ids = [row.id.as_str(), row.user_id.as_str(), row.mission_id.as_str()];
+                assert_eq!((ids, row.status), (["k-1", "u-1", "spend"], ClaimStatus::Claimed));
+                let time = row.claimed_at.map(|time| time.to_string());
+                assert_eq!((row.period.as_deref(), time.as_deref()), (period, claimed_at));
+            }
+            other => panic!("a claim, not {other:?}"),
+        }
+    }
+    match row("referral_ledger", REFERRAL) {
+        Row::Referral(row) => {
+            let ids = [
+                row.id.as_str(),
+                row.referrer_user_id.as_str(),
+                row.referee_user_id.as_str(),
+            ];
+            assert_eq!((ids, row.status), (["f-1", "u-1", "u-2"], ReferralStatus::Pending));
+        }
+        other => panic!("a referral, not {other:?}"),
+    }
+    match row("codes", CODE) {
+        Row::Code(row) => {
+            assert_eq!((row.id.as_str(), row.status), ("c-1", CodeStatus::Redeemed));
+            assert_eq!((row.user_id, row.redeemed_at), (None, None));
+        }
+        other => panic!("a code, not {other:?}"),
+    }
+}
+
+/// A code is worth money to whoever reads it.
+#[test]
+fn the_code_itself_must_be_there_and_is_never_kept() {
+    let read = row_change(&envelope("u", "codes", LSN, CODE, CODE));
+    assert!(read.before.is_some());
+    assert!(!format!("{read:?}").contains("SECRET"), "{read:?}");
+    let error = routed(&envelope(
+        "c",
+        "codes",
+        LSN,
+        "null",
+        &CODE.replace("\"SECRET\"", "null"),
+    ))
+    .expect_err("missing");
+    assert_eq!(error.reason(), "missing_columns");
+    for (from, to) in [("redeemed", "used"), ("\"m-1\"", "\"\"")] {
+        let error = routed(&envelope("c", "codes", LSN, "null", &CODE.replace(from, to))).expect_err("wrong");
+        assert!(!error.to_string().contains("SECRET"), "{error}");
+    }
+}
+
+#[test]
 fn every_status_and_kind_of_the_contract_is_known_and_others_are_named() {
     for status in ["pending", "completed", "partially_refunded", "refunded", "cancelled"] {
         let row = purchase(&created(&PURCHASE.replace("partially_refunded", status)));
@@ -153,6 +219,23 @@ fn every_status_and_kind_of_the_contract_is_known_and_others_are_named() {
             ))
             .is_ok()
         );
+    }
+    for (table, row, own, known) in [
+        ("mission_claims", CLAIM, "claimed", &["claimed", "revoked"][..]),
+        (
+            "referral_ledger",
+            REFERRAL,
+            "pending",
+            &["pending", "qualified", "cancelled"],
+        ),
+        ("codes", CODE, "redeemed", &["issued", "redeemed", "expired", "void"]),
+    ] {
+        let with = |word: &str| {
+            let after = row.replace(&format!(r#""status":"{own}""#), &format!(r#""status":"{word}""#));
+            routed(&envelope("c", table, LSN, "null", &after)).map_err(|error| error.reason())
+        };
+        assert!(known.iter().all(|word| with(word).is_ok()), "{table}");
+        assert_eq!(with("unheard-of").err(), Some("unknown_value"), "{table}");
     }
     let error = routed(&created(&PURCHASE.replace("partially_refunded", "Completed\\n"))).expect_err("unknown");
     assert_eq!((error.reason(), error.is_policy()), ("unknown_value", false));
@@ -207,6 +290,9 @@ fn a_rewritten_ledger_is_refused_by_policy() {
         ("purchase_ledger", PURCHASE),
         ("wallet_ledger", WALLET),
         ("form_submissions", FORM),
+        ("mission_claims", CLAIM),
+        ("referral_ledger", REFERRAL),
+        ("codes", CODE),
     ] {
         for (op, headers) in [("d", &[][..]), ("t", &[][..]), ("c", &oldkey[..])] {
             let value = envelope(op, table, LSN, row, row);

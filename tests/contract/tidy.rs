@@ -89,7 +89,7 @@ fn sources() -> Vec<File> {
 /// All documents that people read in this repository.
 fn documents() -> Vec<File> {
     let mut paths = paths_in("docs");
-    for folder in ["", "connectors", "schemas", "stack"] {
+    for folder in ["", "connectors", "schemas", "stack", "workflows", "workflows/executor"] {
         for entry in fs::read_dir(root().join(folder)).expect("the folder is there") {
             let path = entry.expect("readable").path();
             if path.is_file() {
@@ -214,7 +214,8 @@ fn variables_of_the_example() -> BTreeSet<String> {
     read(".env.example").lines().filter_map(named).collect()
 }
 
-/// What is set (`- key: NAME`), and what a comment says need not be (`# not set: NAME`).
+/// What is set (`- key: NAME`), and what a comment says need not be (`# not set: NAME`). The workflows have variables of their
+/// own, and a test of their own that compares them.
 fn variables_of_the_blueprint() -> BTreeSet<String> {
     let named = |line: &str| {
         let line = line.trim();
@@ -223,7 +224,12 @@ fn variables_of_the_blueprint() -> BTreeSet<String> {
             .or_else(|| line.strip_prefix("# not set: "))?;
         rest.split([' ', ':']).next().map(ToOwned::to_owned)
     };
-    read("render.yaml").lines().filter_map(named).collect()
+    let blueprint = read("render.yaml");
+    let (before, rest) = blueprint
+        .split_once("    name: crm-workflows\n")
+        .expect("the workflows are in the blueprint");
+    let (_, behind) = rest.split_once("\nenvVarGroups:").expect("groups come behind services");
+    before.lines().chain(behind.lines()).filter_map(named).collect()
 }
 
 #[test]
@@ -369,7 +375,7 @@ fn every_relative_link_leads_somewhere() {
 
 #[test]
 fn every_path_that_a_document_names_exists() {
-    let folders = ["src/", "tests/", "docs/", "schemas/", "connectors/", "stack/"];
+    let folders = ["src/", "tests/", "docs/", "schemas/", "connectors/", "stack/", "workflows/"];
     let mut problems = Vec::new();
     for file in documents() {
         for path in quoted(&file.text) {

@@ -108,10 +108,11 @@ fn the_minimal_envelope_decides_an_award() {
             "claim": "currency:award:purchase_ledger:p-1:42",
             "event": {
                 "id": "currency:award:purchase_ledger:p-1:42", "name": "loyalty/award.scheduled", "ts": 1_795_168_800_000_i64,
-                "v": "2026-11-20.1",
+                "v": "2026-11-21.1",
                 "data": {
                     "purchase_id": "p-1", "user_id": "u-1", "merchant_id": "m-1", "effect_key": "award:p-1",
                     "target_points": "100", "due_at": "2026-11-20T10:00:00+00:00", "program_rev": 1,
+                    "refund_policy": "within_balance",
                     "basis": {
                         "user_id": "u-1", "merchant_id": "m-1", "final_amount": "100.00", "refunded_amount": "0",
                         "status": "completed", "earn_currency": true, "created_at": "2026-11-20T10:00:00Z",
@@ -122,6 +123,71 @@ fn the_minimal_envelope_decides_an_award() {
             },
         })
     );
+}
+
+/// A new row of this table as `kcat -J` would print it.
+fn created(table: &str, row: &Value) -> String {
+    let value = json!({"op": "c", "before": null, "after": row, "source": {"table": table, "lsn": 42},
+        "ts_ms": 1_795_168_800_000_i64});
+    let topic = format!("crm.public.{table}");
+    json!({"topic": topic, "partition": 0, "offset": 1, "key": "k", "payload": value.to_string()}).to_string()
+}
+
+#[test]
+fn both_effects_of_a_referral_are_shown_and_a_claim_and_a_code_without_the_code() {
+    let rows = [
+        created(
+            "referral_ledger",
+            &json!({"id": "f-1", "referrer_user_id": "u-1", "referee_user_id": "u-2", "merchant_id": "m-1",
+                "status": "qualified", "created_at": "2026-11-20T10:00:00Z"}),
+        ),
+        created(
+            "mission_claims",
+            &json!({"id": "k-1", "user_id": "u-1", "merchant_id": "m-1", "mission_id": "visits", "status": "claimed"}),
+        ),
+        created(
+            "codes",
+            &json!({"id": "c-1", "code": "SECRET-4711", "merchant_id": "m-1", "status": "redeemed", "user_id": "u-1"}),
+        ),
+    ];
+    let input = rows.join("\n");
+    let output = explain(&["--format", "json"], input.as_bytes());
+    assert_eq!(output.status.code(), Some(0));
+    let mut delivered = Vec::new();
+    for record in objects(&output) {
+        let decided = record["consumers"].as_array().expect("a list").clone();
+        for one in decided.iter().filter(|one| one["decision"] == "deliver") {
+            let word = |name: &str| one[name].as_str().expect("a text").to_owned();
+            let event = one["event"]["name"].as_str().expect("a name").to_owned();
+            delivered.push(
+                [
+                    word("consumer"),
+                    word("reason"),
+                    word("effect_key"),
+                    word("claim"),
+                    event,
+                ]
+                .join(" "),
+            );
+        }
+    }
+    assert_eq!(
+        delivered,
+        [
+            "reward qualified referral:f-1:referrer reward:grant_referrer:referral_ledger:f-1:42 loyalty/reward.granted",
+            "reward qualified referral:f-1:referee reward:grant_referee:referral_ledger:f-1:42 loyalty/reward.granted",
+            "reward claimed grant:k-1 reward:grant:mission_claims:k-1:42 loyalty/reward.granted",
+            "marketplace redeemed code:c-1 marketplace:fulfil:codes:c-1:42 loyalty/code.redeemed",
+        ]
+    );
+    let people = explain(&[], input.as_bytes());
+    let shown = text(&people.stdout);
+    assert_eq!(
+        shown.matches("  reward      deliver  qualified\n").count(),
+        2,
+        "{shown}"
+    );
+    assert!(!shown.contains("SECRET") && !text(&output.stdout).contains("SECRET"));
 }
 
 #[test]
@@ -197,7 +263,10 @@ fn a_cut_off_and_a_program_of_ones_own_change_the_decision() {
         recorded("", "").as_bytes(),
     );
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(objects(&output)[0]["reasons"], json!(["before_cut_off"]));
+    assert_eq!(
+        objects(&output)[0]["reasons"],
+        json!(["before_cut_off", "not_interested"])
+    );
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/loyalty/demo_program.json");
     let program = program.to_str().expect("text");
     let output = explain(&["--program-file", program], recorded("", "").as_bytes());

@@ -288,7 +288,7 @@ async fn one_row_that_the_database_rejects_costs_one_dead_letter_and_the_databas
     let letters = world.dead_letters.letters();
     assert_eq!(letters.len(), 1);
     assert_eq!(
-        (letters[0].queue, &*letters[0].reason),
+        (letters[0].queue, letters[0].reason),
         (Queue::Consumer(Consumer::Mission), "database_rejected")
     );
     let buried = (Consumer::Mission, "p-3".to_owned(), "database_rejected".to_owned());
@@ -374,7 +374,7 @@ async fn without_a_database_what_may_be_a_repetition_is_set_aside_if_the_operato
     assert_eq!(world.awards(), [award_id("p-new", 20)]);
     let letters = world.dead_letters.letters();
     assert_eq!(letters.len(), 200, "a policy of ours never counts towards a halt");
-    assert!(letters.iter().all(|letter| &*letter.reason == "needs_effects_check"));
+    assert!(letters.iter().all(|letter| letter.reason == "needs_effects_check"));
     worker.stop().await;
 }
 

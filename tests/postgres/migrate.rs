@@ -46,11 +46,7 @@ async fn names(session: &Session) -> Vec<Value> {
 }
 
 async fn drop_database(config: &Config) {
-    let name = config.get_dbname().expect("a name");
-    connect(&super::server())
-        .await
-        .run(&format!("drop database {name} with (force)"))
-        .await;
+    super::drop_database(config.get_dbname().expect("a name")).await;
 }
 
 #[tokio::test]

@@ -217,6 +217,20 @@ async fn a_row_that_counts_nothing_makes_no_mission() {
 }
 
 #[tokio::test]
+async fn a_row_that_no_mission_looks_at_or_ever_did_leaves_no_trace() {
+    let db = Database::new().await;
+    let purchase = Purchase::new("1").worth("60");
+    db.own.run(&purchase.sql()).await;
+    assert!(recorded(&db, &[element(&purchase, 1, &[])]).await.is_empty());
+    assert_eq!(db.own.text("select count(*)::text from crm_events.effects").await, "0");
+    // Where it once counted, it counts no longer.
+    recorded(&db, &[element(&purchase, 1, &[("spend", "2026-01", "60", "100")])]).await;
+    let answer = recorded(&db, &[element(&purchase, 2, &[])]).await;
+    assert_eq!(said(&answer), news(&key("u-1", "spend", "2026-01"), "0", false, false));
+    db.done().await;
+}
+
+#[tokio::test]
 async fn a_form_counts_and_a_row_that_is_gone_does_not() {
     let db = Database::new().await;
     db.own

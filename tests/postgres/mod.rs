@@ -15,6 +15,7 @@ mod reconciling;
 mod roles;
 mod sweeping;
 mod tiers;
+mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -32,13 +33,13 @@ enum Ids {
 }
 
 /// A database of its own, migrated.
-struct Database {
-    config: Config,
+pub(crate) struct Database {
+    pub(crate) config: Config,
     /// The owner's session.
-    own: Session,
+    pub(crate) own: Session,
 }
 
-struct Session(Client);
+pub(crate) struct Session(Client);
 
 /// A purchase as the application has it.
 #[derive(Debug, Clone)]
@@ -121,8 +122,16 @@ async fn template(ids: Ids) -> &'static str {
     made.await
 }
 
+/// Not `with (force)`: that is refused while the server's own vacuum looks at the database, which this waits for.
+async fn drop_database(name: &str) {
+    let session = connect(&server()).await;
+    let ours = "select pg_terminate_backend(pid) from pg_stat_activity where usename = current_user and datname =";
+    session.run(&format!("{ours} '{name}'")).await;
+    session.run(&format!("drop database {name}")).await;
+}
+
 impl Database {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(Ids::Text).await
     }
 
@@ -146,21 +155,52 @@ impl Database {
         format!("{server}/{name}")
     }
 
-    async fn session(&self) -> Session {
+    /// On a server of the test's own.
+    pub(crate) async fn on(url: &str) -> Self {
+        let config: Config = url.parse().expect("an address");
+        let (mut client, connection) = config.connect(NoTls).await.expect("the database");
+        tokio::spawn(connection);
+        migrations::apply(&mut client).await.expect("migrated");
+        let own = connect(&config).await;
+        Self { config, own }
+    }
+
+    pub(crate) async fn session(&self) -> Session {
         connect(&self.config).await
     }
 
+    /// Makes every write take a few milliseconds, so that what is not locked is met by somebody else meanwhile.
+    async fn slow_writes(&self) {
+        self.own
+            .run(
+                "create function public.pause() returns trigger language plpgsql as \
+                 $$ begin perform pg_sleep(random() * 0.004); return new; end $$",
+            )
+            .await;
+        for table in [
+            "crm_events.effects",
+            "crm_events.mission_sources",
+            "crm_events.tier_state",
+            "public.wallet_ledger",
+        ] {
+            self.own
+                .run(&format!(
+                    "create trigger pause before insert or update on {table} for each row execute function public.pause()"
+                ))
+                .await;
+        }
+    }
+
     /// Drops it. A test that fails leaves it to be looked at, until the stack goes.
-    async fn done(self) {
+    pub(crate) async fn done(self) {
         let name = self.config.get_dbname().expect("a name").to_owned();
         drop(self.own);
-        let session = connect(&server()).await;
-        session.run(&format!("drop database {name} with (force)")).await;
+        drop_database(&name).await;
     }
 }
 
 impl Session {
-    async fn run(&self, sql: &str) {
+    pub(crate) async fn run(&self, sql: &str) {
         let ran = self.0.batch_execute(sql).await;
         ran.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
@@ -172,7 +212,7 @@ impl Session {
     }
 
     /// The one value of a query, as text.
-    async fn text(&self, sql: &str) -> String {
+    pub(crate) async fn text(&self, sql: &str) -> String {
         let rows = self.0.query_typed(sql, &[]).await;
         let rows = rows.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         let text: Option<String> = rows.first().unwrap_or_else(|| panic!("no row: {sql}")).get(0);
@@ -180,7 +220,7 @@ impl Session {
     }
 
     /// Every row of a query as JSON.
-    async fn rows(&self, sql: &str) -> Vec<Value> {
+    pub(crate) async fn rows(&self, sql: &str) -> Vec<Value> {
         let wrapped = format!("select coalesce(jsonb_agg(to_jsonb(found)), '[]')::text from ({sql}) found");
         serde_json::from_str(&self.text(&wrapped).await).expect("JSON")
     }
@@ -248,7 +288,7 @@ impl Session {
     }
 
     /// Moves the clock of the functions.
-    async fn wait(&self, interval: &str) {
+    pub(crate) async fn wait(&self, interval: &str) {
         self.run(&format!(
             "insert into crm_events.settings (name, value) values ('clock_offset', '{interval}') \
              on conflict (name) do update set value = excluded.value"
@@ -256,7 +296,7 @@ impl Session {
         .await;
     }
 
-    async fn effect(&self, key: &str) -> Value {
+    pub(crate) async fn effect(&self, key: &str) -> Value {
         let found = self
             .rows(&format!("select * from crm_events.effects where effect_key = '{key}'"))
             .await;
@@ -274,7 +314,7 @@ impl Session {
         rows[0].get(0)
     }
 
-    async fn balance(&self, user: &str) -> i64 {
+    pub(crate) async fn balance(&self, user: &str) -> i64 {
         let sql = format!("select coalesce(sum(amount), 0)::text from wallet_ledger where user_id::text = '{user}'");
         self.text(&sql).await.parse().expect("a number")
     }

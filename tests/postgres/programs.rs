@@ -99,7 +99,11 @@ async fn a_version_in_force_is_neither_changed_nor_deleted() {
         .own
         .text("select ('2089-01-01T00:00:00+07:00'::timestamptz - now())::text")
         .await;
-    db.own.wait(&format!("{begins} -1 minute")).await;
+    let just_before = db
+        .own
+        .text("select ('2088-12-31T23:59:00+07:00'::timestamptz - now())::text")
+        .await;
+    db.own.wait(&just_before).await;
     db.own
         .run("update crm_events.program_versions set rules = '{\"refund_policy\": \"only_pending\"}' where rev = 2")
         .await;

@@ -4,7 +4,7 @@
 mod client;
 mod contract;
 mod programs;
-mod server;
+pub(crate) mod server;
 mod tls;
 
 use std::sync::Arc;

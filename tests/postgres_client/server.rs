@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_postgres::NoTls;
 
-pub(super) struct Server {
+pub(crate) struct Server {
     folder: PathBuf,
     port: u16,
     process: Option<Child>,
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Server {
     /// Starts it and waits until it answers.
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         // Outside of the checkout: PostgreSQL has a user of its own.
         let folder = std::env::temp_dir().join(format!("crm-database-{:016x}", fastrand::u64(..)));
         std::fs::create_dir(&folder).expect("a folder");
@@ -36,12 +36,12 @@ impl Server {
         server
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("postgres://crm:crm@127.0.0.1:{}/postgres", self.port)
     }
 
     /// On the same port and data, until it answers.
-    pub(super) async fn come_back(&mut self) {
+    pub(crate) async fn come_back(&mut self) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -66,7 +66,7 @@ impl Server {
     }
 
     /// Tells its clients and ends, as at a restart.
-    pub(super) fn shut_down(&mut self) {
+    pub(crate) fn shut_down(&mut self) {
         self.end("INT");
     }
 

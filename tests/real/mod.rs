@@ -1,5 +1,7 @@
 //! The real path: SQL in PostgreSQL → Debezium → Kafka → the worker binary → a receiver that behaves as Inngest does.
 //!
+//! `settled` goes all the way around, through the workflows and back into Postgres.
+//!
 //! What must come out is computed from the SQL and from the records in the topic, read past the code under test.
 
 mod broker;
@@ -11,6 +13,7 @@ mod outages;
 mod path;
 mod pressure;
 mod secure;
+mod settled;
 mod startup;
 mod topics;
 mod worker;

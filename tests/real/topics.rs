@@ -130,12 +130,12 @@ fn committed(group: &str, topic: &str) -> BTreeMap<i32, (Option<i64>, i64)> {
 }
 
 /// Asks until the group has committed every partition's end: then nothing is left to do.
-pub(super) async fn wait_all_committed(group: &str, topics: &[&'static str]) {
+pub(super) async fn wait_all_committed(group: &str, topics: &[impl AsRef<str>]) {
     let started = Instant::now();
     for topic in topics {
         loop {
-            let (group, topic) = (group.to_owned(), *topic);
-            let state = tokio::task::spawn_blocking(move || committed(&group, topic))
+            let (group, asked) = (group.to_owned(), topic.as_ref().to_owned());
+            let state = tokio::task::spawn_blocking(move || committed(&group, &asked))
                 .await
                 .expect("asked");
             if state.values().all(|(offset, end)| *offset == Some(*end)) {
@@ -143,7 +143,8 @@ pub(super) async fn wait_all_committed(group: &str, topics: &[&'static str]) {
             }
             assert!(
                 started.elapsed() < super::worker::PATIENCE,
-                "{topic} is not committed to its end: {state:?}"
+                "{} is not committed to its end: {state:?}",
+                topic.as_ref()
             );
         }
     }

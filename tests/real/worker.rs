@@ -135,6 +135,10 @@ impl Worker {
         self.variables.push((name, value.to_owned()));
     }
 
+    pub(super) fn unset(&mut self, name: &str) {
+        self.variables.retain(|(known, _)| *known != name);
+    }
+
     /// Starts it and waits until it owns partitions.
     pub(super) async fn start(&mut self) {
         self.spawn();

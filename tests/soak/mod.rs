@@ -11,7 +11,7 @@ mod verdict;
 
 use books::{Balance, Books};
 use crm_event_processors::consumers::Consumer;
-use records::event_id;
+use records::{READERS, event_id};
 use verdict::{Findings, Quarters, Sample};
 
 const fn balance(accepted: u64, resent: u64, doubled: u64) -> Balance {
@@ -32,7 +32,7 @@ fn balance_of(ids: &[&str]) -> Balance {
 
 #[test]
 fn the_books_count_each_owed_event_once_and_its_repeat_as_resent() {
-    let owed = Consumer::ALL.map(|consumer| event_id(consumer, 7));
+    let owed = READERS.map(|consumer| event_id(consumer, 7));
     assert_eq!(owed[0], "currency:award:purchase_ledger:p-00000007:30000056");
     assert_eq!(owed[1], "tier:evaluation:purchase_ledger:p-00000007:30000056");
     assert_eq!(owed[2], "mission:evaluation:purchase_ledger:p-00000007:30000056");

@@ -136,11 +136,7 @@ async fn play(options: &Options, kafka: &EmbeddedKafka, topics: &[(String, i32)]
         base_url: receiver.base_url(),
         event_key: Secret::new("demo"),
         consumers: consumers.clone(),
-        rules: Arc::new(Rules {
-            programs: Arc::new(Programs::from_json(DEMO_PROGRAM)?),
-            effective_from: None,
-            database: false,
-        }),
+        rules: Arc::new(Rules::new(Arc::new(Programs::from_json(DEMO_PROGRAM)?), None)),
         clock,
         telemetry: Arc::clone(&telemetry),
         sabotage: options.sabotage,

@@ -297,12 +297,13 @@ impl Workload {
         let row = self.number(Ledger::Wallet);
         let user = self.random.u32(0..MEMBERS);
         let merchant = self.some_merchant();
-        let (kind, sign) = [
-            ("earn", 1),
-            ("spend", -1),
-            ("expire", -1),
-            ("adjust", 1),
-            ("clawback", -1),
+        // What is spent or expires was earned all the same: it moves no tier.
+        let (kind, sign, was_earned) = [
+            ("earn", 1, true),
+            ("spend", -1, false),
+            ("expire", -1, false),
+            ("adjust", 1, true),
+            ("clawback", -1, true),
         ][self.random.usize(0..5)];
         let amount = if self.random.u32(0..25) == 0 {
             0
@@ -321,7 +322,7 @@ impl Workload {
             lsn: sent.lsn,
             commit_ms: now_ms,
             target: None,
-            tier: metric.filter(|metric| *metric == "points" && amount != 0),
+            tier: metric.filter(|metric| *metric == "points" && amount != 0 && was_earned),
             mission: None,
         };
         self.give(sent, change)

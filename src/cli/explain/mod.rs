@@ -68,7 +68,7 @@ pub(super) struct Options {
     /// How the connector writes numeric columns: `string`, or `precise:<scale>`. Default string.
     #[arg(long, env = "DECIMAL_MODE", value_name = "MODE")]
     decimal_mode: Option<String>,
-    /// The consumers that decide, separated by commas. Default: currency,tier,mission.
+    /// The consumers that decide, separated by commas. Default: all.
     #[arg(long, env = "CONSUMERS", value_name = "NAMES")]
     consumers: Option<String>,
     /// Rows created before this instant (RFC 3339) are ignored.

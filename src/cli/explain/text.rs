@@ -1,4 +1,4 @@
-//! An explanation for people: what the record is, then a block a consumer, aligned; a summary at the end. No colours.
+//! An explanation for people: what the record is, then a block a consumer and effect, aligned; a summary at the end. No colours.
 //! Never prints a control character from outside.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use super::verdict::{DeadLetter, Explanation, Facts, Fate, Outcome, Verdict};
 use crate::debezium::{Control, Op};
 
 /// Where the blocks of all consumers begin.
-const MARGIN: &str = "            ";
+const MARGIN: &str = "              ";
 
 /// How many records ended how.
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ fn change(out: &mut impl Write, facts: &Facts) -> io::Result<()> {
 }
 
 fn verdict(out: &mut impl Write, consumer: &str, verdict: &Verdict) -> io::Result<()> {
-    writeln!(out, "  {consumer:<10}{:<9}{}", verdict.decision(), verdict.reason())?;
+    writeln!(out, "  {consumer:<12}{:<9}{}", verdict.decision(), verdict.reason())?;
     match verdict {
         Verdict::Ignore(_) => Ok(()),
         Verdict::Refuse(dead) => dead_letter(out, MARGIN, dead),

@@ -57,6 +57,7 @@ pub(super) enum Fate {
     Control(Control),
     /// Dead before the fan-out.
     Dead(DeadLetter),
+    /// One a consumer, but two where its decision has two effects.
     Decided(Vec<(Consumer, Verdict)>),
 }
 
@@ -68,7 +69,7 @@ pub(super) struct DeadLetter {
     pub(super) detail: String,
 }
 
-/// What one consumer does.
+/// What one consumer does, or what becomes of one of its effects.
 #[derive(Debug)]
 pub(super) enum Verdict {
     Ignore(&'static str),
@@ -150,25 +151,34 @@ impl Explainer {
             Ok(Routed::Row(change)) => {
                 facts.row_id = Some(change.row.id().as_str().to_owned());
                 facts.version = Some(change.version.to_string());
-                let judge = |consumer: &Consumer| (*consumer, self.judge(*consumer, &change));
-                Fate::Decided(self.consumers.iter().map(judge).collect())
+                let judge = |consumer: &Consumer| {
+                    let consumer = *consumer;
+                    let verdicts = self.judge(consumer, &change).into_iter();
+                    verdicts.map(move |verdict| (consumer, verdict))
+                };
+                Fate::Decided(self.consumers.iter().flat_map(judge).collect())
             }
         }
     }
 
-    fn judge(&self, consumer: Consumer, change: &RowChange) -> Verdict {
+    fn judge(&self, consumer: Consumer, change: &RowChange) -> Vec<Verdict> {
         let refuse = |reason, detail| {
             let queue = Queue::Consumer(consumer);
             Verdict::Refuse(DeadLetter::new(queue, &self.topic_prefix, reason, detail))
         };
         match consumers::decide(consumer, change, &self.rules, self.now) {
-            Decision::Ignore(reason) => Verdict::Ignore(reason.as_str()),
-            Decision::Refuse(refusal) => refuse(refusal.reason(), refusal.to_string()),
-            Decision::Deliver(effects) => effects.iter().find_map(|effect| self.deliver(effect)).unwrap_or_else(|| {
-                // What delivery says of an event that no request can carry.
-                let detail = "the event alone is larger than one request may be".to_owned();
-                refuse("event_too_large", detail)
-            }),
+            Decision::Ignore(reason) => vec![Verdict::Ignore(reason.as_str())],
+            Decision::Refuse(refusal) => vec![refuse(refusal.reason(), refusal.to_string())],
+            Decision::Deliver(effects) => {
+                let verdict = |effect| {
+                    self.deliver(effect).unwrap_or_else(|| {
+                        // What delivery says of an event that no request can carry.
+                        let detail = "the event alone is larger than one request may be".to_owned();
+                        refuse("event_too_large", detail)
+                    })
+                };
+                effects.iter().map(verdict).collect()
+            }
         }
     }
 

@@ -82,6 +82,9 @@ fn row(row: &Row) -> String {
         }
         Row::WalletEntry(row) => format!("{} {:?} {} {:?}", row.id, row.kind, row.amount, row.source_id),
         Row::FormSubmission(row) => format!("{} {} {}", row.id, row.form_id, row.submitted_at),
+        Row::MissionClaim(row) => format!("{} {:?} {}", row.id, row.status, row.mission_id),
+        Row::Referral(row) => format!("{} {:?}", row.id, row.status),
+        Row::Code(row) => format!("{} {:?}", row.id, row.status),
     }
 }
 
