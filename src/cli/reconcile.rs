@@ -105,7 +105,11 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
         Format::Json => println!("{}", serde_json::to_string_pretty(&balance).context("the balance")?),
         Format::Text => print(&balance, options),
     }
-    Ok(if balance.is_balanced() { Code::Ok } else { Code::Findings })
+    Ok(if balance.is_balanced() {
+        Code::Ok
+    } else {
+        Code::Findings
+    })
 }
 
 /// The database and its rules. One that is away is not waited for: a person stands by.
@@ -122,7 +126,10 @@ fn outbox(settings: &Reconciling, clock: SharedClock) -> anyhow::Result<Option<O
     let Some(out) = &settings.out else { return Ok(None) };
     let redis = RedisSettings {
         window: out.dedup_window,
-        ..RedisSettings::new(out.redis_url.clone(), format!("{:016x}", Randomness::from_entropy().number()))
+        ..RedisSettings::new(
+            out.redis_url.clone(),
+            format!("{:016x}", Randomness::from_entropy().number()),
+        )
     };
     let inngest = &out.inngest;
     let endpoint = Endpoint::new(&inngest.base_url, &inngest.event_key, inngest.environment.as_deref());
@@ -137,24 +144,50 @@ fn outbox(settings: &Reconciling, clock: SharedClock) -> anyhow::Result<Option<O
 }
 
 fn print(balance: &Balance, options: &Options) {
-    println!("{} rows of the ledgers, decided again and compared with what was done:\n", balance.rows);
+    println!(
+        "{} rows of the ledgers, decided again and compared with what was done:\n",
+        balance.rows
+    );
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
-        "consumer", "eligible", "settled", "scheduled", "in flight", "overdue", "missing", "differs", "stale", "dead", "review",
+        "consumer",
+        "eligible",
+        "settled",
+        "scheduled",
+        "in flight",
+        "overdue",
+        "missing",
+        "differs",
+        "stale",
+        "dead",
+        "review",
         "unsent",
     ]);
     for (consumer, counts) in &balance.counts {
         let numbers = [
-            counts.eligible, counts.settled, counts.scheduled, counts.in_flight, counts.overdue, counts.missing, counts.differs,
-            counts.stale, counts.dead, counts.review, counts.unsent,
+            counts.eligible,
+            counts.settled,
+            counts.scheduled,
+            counts.in_flight,
+            counts.overdue,
+            counts.missing,
+            counts.differs,
+            counts.stale,
+            counts.dead,
+            counts.review,
+            counts.unsent,
         ];
         let row = std::iter::once((*consumer).to_owned()).chain(numbers.map(|number| number.to_string()));
         table.add_row(row);
     }
     println!("{table}\n");
     for finding in balance.findings.iter().take(options.limit) {
-        let detail = finding.detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default();
+        let detail = finding
+            .detail
+            .as_deref()
+            .map(|detail| format!(": {detail}"))
+            .unwrap_or_default();
         println!("{:<10} {}{}", finding.kind, clean(&finding.subject), clean(&detail));
     }
     for one in balance.unbalanced.iter().take(options.limit) {

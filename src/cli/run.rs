@@ -177,10 +177,7 @@ type Knowledge = (Arc<dyn Ledger>, Books);
 
 /// What is settled, and the rules: from the database, unless a file has the programs; the cut-off is the database's, if there
 /// is one.
-async fn knowledge(
-    settings: &Settings,
-    programs: Option<Programs>,
-) -> anyhow::Result<(Option<Knowledge>, RuleBook)> {
+async fn knowledge(settings: &Settings, programs: Option<Programs>) -> anyhow::Result<(Option<Knowledge>, RuleBook)> {
     let Some(url) = &settings.database else {
         let programs = Arc::new(programs.unwrap_or_default());
         let rules = Rules::new(programs, settings.effective_from);

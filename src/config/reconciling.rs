@@ -33,12 +33,20 @@ impl Reconciling {
     /// Every problem at once.
     pub fn from_flags(flags: &Flags, sends: bool) -> Result<Self, Problems> {
         let mut reader = Reader { problems: Vec::new() };
-        let url = reader.required(flags.database_url.as_deref(), "DATABASE_URL", "where the ledgers and their effects are");
+        let url = reader.required(
+            flags.database_url.as_deref(),
+            "DATABASE_URL",
+            "where the ledgers and their effects are",
+        );
         let database = url.and_then(|url| {
             let parsed = DatabaseUrl::parse(url);
             parsed.map_err(|problem| reader.problems.push(problem)).ok()
         });
-        let consumers = reader.consumers(flags).into_iter().map(|(consumer, _lanes)| consumer).collect();
+        let consumers = reader
+            .consumers(flags)
+            .into_iter()
+            .map(|(consumer, _lanes)| consumer)
+            .collect();
         let out = if sends { reader.out(flags) } else { None };
         match (database, reader.problems.is_empty()) {
             (Some(database), true) => Ok(Self {

@@ -88,7 +88,13 @@ mod tests {
     #[test]
     fn a_state_without_a_change_has_its_own_version_and_a_mark_for_every_time_it_is_sent() {
         let row = RowId::new("p:1#h1").expect("not empty");
-        let key = ClaimKey::new("currency", "award", Table::PurchaseLedger, &row, ChangeVersion::Snapshot(7));
+        let key = ClaimKey::new(
+            "currency",
+            "award",
+            Table::PurchaseLedger,
+            &row,
+            ChangeVersion::Snapshot(7),
+        );
         let healed = key.at(ChangeVersion::State(0xa0b)).marked("h2");
         assert_eq!(
             healed.as_str(),

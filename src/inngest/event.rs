@@ -16,7 +16,9 @@ use crate::consumers::{EffectKey, Reason};
 use crate::debezium::Op;
 use crate::dedupe::ClaimKey;
 use crate::loyalty::{DueAt, Metric, Points, RefundPolicy, TierRule};
-use crate::rows::{ChangeVersion, Code, MerchantId, MissionClaim, Purchase, Referral, Row, RowChange, RowId, Table, UserId};
+use crate::rows::{
+    ChangeVersion, Code, MerchantId, MissionClaim, Purchase, Referral, Row, RowChange, RowId, Table, UserId,
+};
 
 /// What the database decides and writes down (`schemas/postgres`); sent as it is, with this `v`.
 pub const ANNOUNCED: [&str; 4] = [

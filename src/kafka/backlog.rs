@@ -29,7 +29,9 @@ impl Backlog {
         let client: BaseConsumer<Logging> = config.create_with_context(Logging).map_err(|error| error.to_string())?;
         let mut list = TopicPartitionList::new();
         for topic in &self.topics {
-            let metadata = client.fetch_metadata(Some(topic), PATIENCE).map_err(|error| error.to_string())?;
+            let metadata = client
+                .fetch_metadata(Some(topic), PATIENCE)
+                .map_err(|error| error.to_string())?;
             for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
                 list.add_partition(topic, partition.id());
             }
@@ -46,7 +48,11 @@ impl Backlog {
                 Some(Offset::Offset(offset)) => offset,
                 _ => one.found.end,
             };
-            let committed = one.found.committed.as_ref().map_or(one.found.begin, |committed| committed.offset);
+            let committed = one
+                .found
+                .committed
+                .as_ref()
+                .map_or(one.found.begin, |committed| committed.offset);
             committed < needed
         });
         Ok(behind.map(|one| format!("{}/{}", one.topic, one.partition)))

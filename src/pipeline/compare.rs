@@ -38,7 +38,10 @@ impl Lane {
             }
             self.shared.await_turn(self.consumer, Target::Database).await;
             let effects: Vec<&Effect> = part.iter().map(|pending| &pending.effect).collect();
-            let compared = self.shared.call(self.consumer, "compare_effects", ledger.compare(&effects)).await;
+            let compared = self
+                .shared
+                .call(self.consumer, "compare_effects", ledger.compare(&effects))
+                .await;
             let error = match compared {
                 Ok(standings) => {
                     self.shared.standstills.end(self.consumer, Target::Database);

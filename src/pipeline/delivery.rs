@@ -72,7 +72,11 @@ impl<'a> Delivery<'a> {
                 ledger: Arc::clone(ledger),
                 call,
             };
-            (Way::Database(evaluation, effects), VecDeque::from([all]), VecDeque::new())
+            (
+                Way::Database(evaluation, effects),
+                VecDeque::from([all]),
+                VecDeque::new(),
+            )
         } else {
             let now_ms = shared.ports.clock.now_ms();
             let mut events = EventBatch::default();

@@ -84,7 +84,12 @@ impl Evaluation<'_> {
             }
         }
         for (announcement, detail) in sent.rejected {
-            tracing::error!(consumer = self.consumer.name(), id = &*announcement.id, detail, "announcement rejected");
+            tracing::error!(
+                consumer = self.consumer.name(),
+                id = &*announcement.id,
+                detail,
+                "announcement rejected"
+            );
             let marked = self.ledger.announcement_rejected(&announcement.id, &detail);
             if let Err(error) = self.shared.call(self.consumer, "announcement_rejected", marked).await {
                 return (Target::Database, Disposition::of_ledger(&error));
@@ -117,7 +122,12 @@ impl Evaluation<'_> {
                 (Disposition::Bisect { detail, .. }, [only]) => sent.rejected.push((only, detail)),
                 (Disposition::Hold { detail }, [only]) => {
                     let (consumer, id) = (self.consumer.name(), &*only.id);
-                    tracing::error!(consumer, id, detail, "unknown answer: announcement left to the reconciler");
+                    tracing::error!(
+                        consumer,
+                        id,
+                        detail,
+                        "unknown answer: announcement left to the reconciler"
+                    );
                 }
                 (Disposition::Bisect { .. } | Disposition::Hold { .. }, _) => {
                     let middle = request.start + request.len() / 2;

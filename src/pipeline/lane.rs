@@ -21,11 +21,11 @@ use super::parked::{Limit, Parked, Puzzle};
 use super::shared::{OldRecords, Shared, Ticket};
 use super::standstill::Target;
 use super::undertaker::{Body, Dead, Tell};
-use jiff::Timestamp;
 use crate::consumers::{self, Consumer, Decision, EffectKey, Effects, Reason, Rules, needs_effects_check};
 use crate::dead_letters::Queue;
 use crate::dedupe::{Claim, ClaimKey};
 use crate::progress::ConsumerSet;
+use jiff::Timestamp;
 
 /// The most records of one lane batch: what fits one request, if its events are small.
 const MAX_BATCH: usize = 400;
@@ -167,7 +167,12 @@ impl Lane {
                 Decision::Ignore(Reason::NoProgram) if !is_final => unknown.push(item),
                 Decision::Ignore(reason) => finished.push(self.finish(item.ticket, Outcome::Ignored(reason))),
                 Decision::Deliver(effects) if self.must_be_compared(&item, &effects, now) => {
-                    dead.push((item, NEEDS_EFFECTS_CHECK, "no database tells whether it was settled".to_owned(), true));
+                    dead.push((
+                        item,
+                        NEEDS_EFFECTS_CHECK,
+                        "no database tells whether it was settled".to_owned(),
+                        true,
+                    ));
                 }
                 Decision::Deliver(effects) => {
                     let Item { received, ticket } = item;

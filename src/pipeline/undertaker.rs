@@ -124,7 +124,9 @@ impl Undertaker {
                         return true;
                     }
                     wait @ (Disposition::Retry { .. } | Disposition::StandStill { .. }) => {
-                        self.shared.wait_for(consumer, Target::Database, wait, &mut backoff).await;
+                        self.shared
+                            .wait_for(consumer, Target::Database, wait, &mut backoff)
+                            .await;
                     }
                 },
             }

@@ -116,7 +116,11 @@ impl Books {
     /// As every call: see [`LedgerError`].
     pub async fn take_lease(&self, name: &str, owner: &str, seconds: i32) -> Result<bool, LedgerError> {
         let statement = "select crm_events.take_lease($1, $2, $3)";
-        let parameters = [(&name as _, Type::TEXT), (&owner as _, Type::TEXT), (&seconds as _, Type::INT4)];
+        let parameters = [
+            (&name as _, Type::TEXT),
+            (&owner as _, Type::TEXT),
+            (&seconds as _, Type::INT4),
+        ];
         one(&self.client.query(statement, &parameters).await?)
     }
 
@@ -233,7 +237,8 @@ impl Books {
     /// See [`LedgerError`].
     pub async fn found_settled(&self, keys: &[&str], as_of_ms: i64) -> Result<(), LedgerError> {
         let statement = "select crm_events.found_settled($1, $2)";
-        self.call(statement, &[(&keys, Type::TEXT_ARRAY), (&as_of_ms, Type::INT8)]).await
+        self.call(statement, &[(&keys, Type::TEXT_ARRAY), (&as_of_ms, Type::INT8)])
+            .await
     }
 
     /// Announcements that nobody has sent for so long.
@@ -315,7 +320,10 @@ impl Books {
     pub async fn states(&self, keys: &[&str]) -> Result<BTreeMap<String, EffectState>, LedgerError> {
         let statement = format!("{STATE} where effect.effect_key = any ($1)");
         let states: Vec<EffectState> = self.objects(&statement, &[(&keys, Type::TEXT_ARRAY)]).await?;
-        Ok(states.into_iter().map(|state| (state.effect_key.clone(), state)).collect())
+        Ok(states
+            .into_iter()
+            .map(|state| (state.effect_key.clone(), state))
+            .collect())
     }
 
     /// What `effects` holds of a member, and of what a source row led to.
@@ -323,8 +331,10 @@ impl Books {
     /// # Errors
     /// See [`LedgerError`].
     pub async fn states_of_member(&self, merchant: &str, user: &str) -> Result<Vec<EffectState>, LedgerError> {
-        let statement = format!("{STATE} where effect.merchant_id = $1 and effect.user_id = $2 order by effect.effect_key");
-        self.objects(&statement, &[(&merchant, Type::TEXT), (&user, Type::TEXT)]).await
+        let statement =
+            format!("{STATE} where effect.merchant_id = $1 and effect.user_id = $2 order by effect.effect_key");
+        self.objects(&statement, &[(&merchant, Type::TEXT), (&user, Type::TEXT)])
+            .await
     }
 
     /// Purchases whose entries in the wallet do not add up to what was booked.
@@ -358,7 +368,8 @@ impl Books {
         let rows = self.client.query(statement, parameters).await?;
         let read = |row| {
             let text: String = field(row, 0)?;
-            serde_json::from_str(&text).map_err(|error| LedgerError::Unknown(format!("an answer that is not understood: {error}")))
+            serde_json::from_str(&text)
+                .map_err(|error| LedgerError::Unknown(format!("an answer that is not understood: {error}")))
         };
         rows.iter().map(read).collect()
     }

@@ -238,8 +238,14 @@ impl Ledger for MemoryLedger {
             };
             self.call("compare_effects", &keys, |state| {
                 let standings: Vec<Standing> = effects.iter().map(|effect| standing(state, effect)).collect();
-                for (effect, _) in effects.iter().zip(&standings).filter(|(_, found)| **found != Standing::Equal) {
-                    state.asked.insert(effect.key.as_str().to_owned(), settled_state(effect));
+                for (effect, _) in effects
+                    .iter()
+                    .zip(&standings)
+                    .filter(|(_, found)| **found != Standing::Equal)
+                {
+                    state
+                        .asked
+                        .insert(effect.key.as_str().to_owned(), settled_state(effect));
                 }
                 standings
             })
@@ -254,7 +260,8 @@ impl Ledger for MemoryLedger {
     ) -> BoxFuture<'a, Result<Vec<Announcement>, LedgerError>> {
         async move {
             let keys: Vec<&str> = effects.iter().map(|effect| effect.key.as_str()).collect();
-            self.call("evaluate_tiers", &keys, |state| state.evaluate(effects)).await
+            self.call("evaluate_tiers", &keys, |state| state.evaluate(effects))
+                .await
         }
         .boxed()
     }
@@ -294,12 +301,7 @@ impl Ledger for MemoryLedger {
         .boxed()
     }
 
-    fn bury<'a>(
-        &'a self,
-        consumer: Consumer,
-        row: &'a Row,
-        reason: &'a str,
-    ) -> BoxFuture<'a, Result<(), LedgerError>> {
+    fn bury<'a>(&'a self, consumer: Consumer, row: &'a Row, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>> {
         async move {
             self.call("mark_dead", &[], |state| {
                 state

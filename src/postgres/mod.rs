@@ -52,12 +52,7 @@ pub trait Ledger: Send + Sync {
     fn announcement_rejected<'a>(&'a self, id: &'a str, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>>;
 
     /// A record of this row is in this consumer's dead letters: its effects are `dead` with the basis it had.
-    fn bury<'a>(
-        &'a self,
-        consumer: Consumer,
-        row: &'a Row,
-        reason: &'a str,
-    ) -> BoxFuture<'a, Result<(), LedgerError>>;
+    fn bury<'a>(&'a self, consumer: Consumer, row: &'a Row, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>>;
 }
 
 /// How `effects` stands to a decision.

@@ -111,7 +111,13 @@ impl Place {
 
     /// Where a fact stands; `None` if it is no fact: nothing to do, or none of ours.
     #[must_use]
-    pub fn of(verdict: Verdict, state: Option<&EffectState>, is_dead: bool, age_ms: Option<i64>, grace_ms: i64) -> Option<Self> {
+    pub fn of(
+        verdict: Verdict,
+        state: Option<&EffectState>,
+        is_dead: bool,
+        age_ms: Option<i64>,
+        grace_ms: i64,
+    ) -> Option<Self> {
         let is_young = age_ms.is_some_and(|age_ms| age_ms < grace_ms);
         let is_in = |name: &str| state.is_some_and(|state| state.state == name);
         match verdict {
@@ -228,7 +234,13 @@ impl Walk<'_> {
                 }
             };
             let age_ms = newest_ms(&change.row).map(|newest_ms| row.read_at_ms.saturating_sub(newest_ms));
-            for consumer in self.question.consumers.iter().copied().filter(|consumer| consumer.reads(table)) {
+            for consumer in self
+                .question
+                .consumers
+                .iter()
+                .copied()
+                .filter(|consumer| consumer.reads(table))
+            {
                 match decide(consumer, &change, &self.question.rules, self.question.now) {
                     Decision::Ignore(_) => {}
                     Decision::Refuse(refusal) => {
@@ -399,4 +411,111 @@ pub async fn verdicts<'a>(
 /// What a person is asked to look at.
 fn review(state: &EffectState) -> Option<String> {
     state.detail.get("review")?.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE_MS: i64 = 900_000;
+
+    fn state(state: &str, overdue_ms: Option<i64>, stale: bool) -> EffectState {
+        EffectState {
+            effect_key: "award:p".to_owned(),
+            kind: "award".to_owned(),
+            source_table: None,
+            source_id: None,
+            merchant_id: "m".to_owned(),
+            user_id: None,
+            state: state.to_owned(),
+            basis: None,
+            target: 0,
+            booked: 0,
+            program_rev: 0,
+            refund_policy: None,
+            due_at: None,
+            settled_at: None,
+            stale_at: stale.then(|| "then".to_owned()),
+            dead_reason: None,
+            missed_since: None,
+            heals: 0,
+            healed_at: None,
+            next_attempt_at: None,
+            updated_at: "then".to_owned(),
+            overdue_ms,
+            detail: serde_json::Value::Null,
+        }
+    }
+
+    #[test]
+    fn every_fact_stands_in_one_place() {
+        let (old, young) = (Some(GRACE_MS), Some(GRACE_MS - 1));
+        for (verdict, state, is_dead, age_ms, place) in [
+            (Verdict::NotOurs, None, false, old, None),
+            (Verdict::Nothing, Some(state("settled", None, false)), false, old, None),
+            (
+                Verdict::Known,
+                Some(state("settled", None, false)),
+                false,
+                old,
+                Some(Place::Settled),
+            ),
+            (
+                Verdict::Known,
+                Some(state("pending", None, false)),
+                false,
+                old,
+                Some(Place::Scheduled),
+            ),
+            (
+                Verdict::Known,
+                Some(state("pending", young, false)),
+                false,
+                old,
+                Some(Place::InFlight),
+            ),
+            (
+                Verdict::Known,
+                Some(state("pending", old, false)),
+                false,
+                old,
+                Some(Place::Overdue),
+            ),
+            (
+                Verdict::Known,
+                Some(state("review", None, false)),
+                false,
+                old,
+                Some(Place::Review),
+            ),
+            (Verdict::Missing, None, false, young, Some(Place::InFlight)),
+            (Verdict::Missing, None, false, old, Some(Place::Missing)),
+            // A row without a time may be of any age: it is not excused.
+            (Verdict::Missing, None, false, None, Some(Place::Missing)),
+            (
+                Verdict::Missing,
+                Some(state("dead", None, false)),
+                true,
+                young,
+                Some(Place::Dead),
+            ),
+            (
+                Verdict::Differs,
+                Some(state("settled", None, true)),
+                false,
+                old,
+                Some(Place::Stale),
+            ),
+            (
+                Verdict::Differs,
+                Some(state("settled", None, false)),
+                false,
+                old,
+                Some(Place::Differs),
+            ),
+        ] {
+            let found = Place::of(verdict, state.as_ref(), is_dead, age_ms, GRACE_MS);
+            assert_eq!(found, place, "{verdict:?} {state:?}");
+        }
+    }
 }

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::GRACE_MS;
 use super::balance::{Place, verdicts};
 use super::state::{Verdict, Way, decide, newest_ms, read};
-use super::GRACE_MS;
 use crate::consumers::{Consumer, Decision, Effect, Rules};
 use crate::postgres::{Books, EffectState, Ledger, LedgerError, LedgerRow, MemberState, Noted};
 use crate::rows::Table;
@@ -103,7 +103,9 @@ async fn of_row(
     now: Timestamp,
 ) -> Result<RowDossier, LedgerError> {
     let image: Map<String, Value> = serde_json::from_str(&row.image).unwrap_or_default();
-    let known = columns(table).iter().filter_map(|name| Some(((*name).to_owned(), image.get(*name)?.clone())));
+    let known = columns(table)
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), image.get(*name)?.clone())));
     let mut dossier = RowDossier {
         table: table.name(),
         id: row.id.clone(),
@@ -135,7 +137,9 @@ async fn of_row(
         };
         match decide(consumer, &change, rules, now) {
             Decision::Ignore(reason) => {
-                dossier.decisions.push(plain("ignore", reason.as_str(), "Nothing is to be done."));
+                dossier
+                    .decisions
+                    .push(plain("ignore", reason.as_str(), "Nothing is to be done."));
             }
             Decision::Refuse(refusal) => {
                 let next = format!("Its record is in the dead letters: {refusal}.");
@@ -144,7 +148,9 @@ async fn of_row(
             Decision::Deliver(effects) => {
                 for effect in effects {
                     let decided = plain("deliver", effect.reason.as_str(), "");
-                    dossier.decisions.push(of_effect(books, ledger, &effect, age_ms, decided).await?);
+                    dossier
+                        .decisions
+                        .push(of_effect(books, ledger, &effect, age_ms, decided).await?);
                 }
             }
         }
@@ -179,7 +185,9 @@ async fn of_effect(
         place: place.map(Place::name),
         announcements: books.noted(&[key]).await?,
         next: match (verdict, place, &state) {
-            (Verdict::NotOurs, ..) => "It is older than the cut-off, and nothing is known of it: none of ours.".to_owned(),
+            (Verdict::NotOurs, ..) => {
+                "It is older than the cut-off, and nothing is known of it: none of ours.".to_owned()
+            }
             (_, None, _) => "Nothing is to be done, and nothing was.".to_owned(),
             (_, Some(place), Some(state)) => next(place, state),
             (_, Some(place), None) => next_of_unknown(place),
@@ -236,76 +244,107 @@ fn place_of(state: &EffectState) -> Place {
 
 /// What was done, and what comes next and when, in plain sentences.
 fn next(place: Place, state: &EffectState) -> String {
-    let at = |time: &Option<String>| time.clone().unwrap_or_else(|| "an unknown time".to_owned());
-    let points = |count: i64| if count == 1 { "1 point".to_owned() } else { format!("{count} points") };
-    let (is_award, is_mission) = (state.kind == "award", state.kind == "mission");
-    let text = |name: &str| state.detail.get(name).and_then(Value::as_str).unwrap_or("0").to_owned();
+    let is_award = state.kind == "award";
     match place {
-        Place::Settled if is_award => {
-            let less = if state.booked == state.target {
-                String::new()
-            } else {
-                format!(", of a target of {}: the refund policy allows no more", points(state.target))
-            };
-            format!("Settled at {}: {} booked{less}. Nothing follows until the row changes.", at(&state.settled_at), points(state.booked))
-        }
-        Place::Settled if is_mission => match state.detail.get("completed_at").and_then(Value::as_str) {
-            Some(completed_at) => format!("Completed at {completed_at}, progress {} of {}.", text("progress"), text("target")),
-            None => format!("Progress {} of {}.", text("progress"), text("target")),
-        },
-        Place::Settled => format!("Settled at {}. Nothing follows until the row changes.", at(&state.settled_at)),
+        Place::Settled => settled(state),
         Place::Scheduled if is_award => {
             let difference = state.target.saturating_sub(state.booked);
-            format!("{} are booked at {}.", points(difference), at(&state.due_at))
+            format!("{} are booked at {}.", points(difference), at(state.due_at.as_ref()))
         }
-        Place::Scheduled => format!("It takes effect at {}, if it still holds then.", at(&state.due_at)),
-        Place::InFlight => "It is on its way: it is younger than a quarter of an hour.".to_owned(),
-        Place::Overdue => match &state.next_attempt_at {
-            Some(next_attempt_at) => format!(
-                "It was due at {} and is not settled. The sweeper of the workflows tries again at {next_attempt_at}.",
-                at(&state.due_at)
-            ),
-            None => format!(
-                "It was due at {} and is not settled. The sweeper of the workflows takes it next, if it runs.",
-                at(&state.due_at)
-            ),
-        },
-        Place::Missing | Place::Differs | Place::Stale => {
-            let what = match place {
-                Place::Missing => "Nothing was done about it yet",
-                Place::Differs => "What was done is of an older state of the row",
-                _ => "Its event was overtaken by a newer state of the row",
+        Place::Scheduled => format!(
+            "It takes effect at {}, if it still holds then.",
+            at(state.due_at.as_ref())
+        ),
+        Place::InFlight => ON_ITS_WAY.to_owned(),
+        Place::Overdue => {
+            let due_at = at(state.due_at.as_ref());
+            let sweeper = match &state.next_attempt_at {
+                Some(next_attempt_at) => format!("tries again at {next_attempt_at}"),
+                None => "takes it next, if it runs".to_owned(),
             };
-            let healing = match (&state.missed_since, &state.healed_at) {
-                (Some(since), None) => format!(" Missed since {since}; it is sent again 15 min after that."),
-                (Some(since), Some(healed_at)) if state.heals < 4 => format!(
-                    " Missed since {since}, sent again {} times, the last time at {healed_at}; again 1 h, 6 h and 24 h after it \
-                     was first missed.",
-                    state.heals
-                ),
-                (Some(since), Some(healed_at)) => {
-                    format!(" Missed since {since} and sent four times, the last time at {healed_at}: a person must look.")
-                }
-                (None, _) => " The next pass of the reconciler notes it, and sends it again 15 min later.".to_owned(),
-            };
-            format!("{what}.{healing}")
+            format!("It was due at {due_at} and is not settled. The sweeper of the workflows {sweeper}.")
         }
+        Place::Missing => missed("Nothing was done about it yet", state),
+        Place::Differs => missed("What was done is of an older state of the row", state),
+        Place::Stale => missed("Its event was overtaken by a newer state of the row", state),
         Place::Dead => format!(
             "It is in the dead letters ({}). It waits for a replay, or for a change of the row.",
             state.dead_reason.as_deref().unwrap_or("unknown reason")
         ),
         Place::Review => match state.detail.get("review").and_then(Value::as_str) {
             Some(why) => format!("A person must look: {why}."),
-            None if is_award => "A person must look: the row is gone, or its member changed after points were booked.".to_owned(),
+            None if is_award => {
+                "A person must look: the row is gone, or its member changed after points were booked.".to_owned()
+            }
             None => "A person must look: the member is below the tier that they have.".to_owned(),
         },
     }
 }
 
+const ON_ITS_WAY: &str = "It is on its way: it is younger than a quarter of an hour.";
+
+fn settled(state: &EffectState) -> String {
+    let text = |name: &str| state.detail.get(name).and_then(Value::as_str).unwrap_or("0");
+    let settled_at = at(state.settled_at.as_ref());
+    match state.kind.as_str() {
+        "award" => {
+            let less = if state.booked == state.target {
+                String::new()
+            } else {
+                format!(
+                    " of a target of {}: the refund policy allows no more",
+                    points(state.target)
+                )
+            };
+            let booked = points(state.booked);
+            format!("Settled at {settled_at}: {booked} booked{less}. Nothing follows until the row changes.")
+        }
+        "mission" => match state.detail.get("completed_at").and_then(Value::as_str) {
+            Some(completed_at) => format!(
+                "Completed at {completed_at}, progress {} of {}.",
+                text("progress"),
+                text("target")
+            ),
+            None => format!("Progress {} of {}.", text("progress"), text("target")),
+        },
+        "tier" => format!("Evaluated at {settled_at}. The next row of the member that counts evaluates it again."),
+        _ => format!("Settled at {settled_at}. Nothing follows until the row changes."),
+    }
+}
+
+fn missed(what: &str, state: &EffectState) -> String {
+    let healing = match (&state.missed_since, &state.healed_at) {
+        (Some(since), None) => format!("Missed since {since}; it is sent again 15 min after that."),
+        (Some(since), Some(healed_at)) if state.heals < 4 => format!(
+            "Missed since {since}, sent again {} times, the last time at {healed_at}; again 1 h, 6 h and 24 h after it was first \
+             missed.",
+            state.heals
+        ),
+        (Some(since), Some(healed_at)) => {
+            format!("Missed since {since} and sent four times, the last time at {healed_at}: a person must look.")
+        }
+        (None, _) => "The next pass of the reconciler notes it, and sends it again 15 min later.".to_owned(),
+    };
+    format!("{what}. {healing}")
+}
+
+fn at(time: Option<&String>) -> &str {
+    time.map_or("an unknown time", String::as_str)
+}
+
+fn points(count: i64) -> String {
+    if count == 1 {
+        "1 point".to_owned()
+    } else {
+        format!("{count} points")
+    }
+}
+
 fn next_of_unknown(place: Place) -> String {
     match place {
-        Place::InFlight => "It is on its way: it is younger than a quarter of an hour.".to_owned(),
-        _ => "Nothing is known of it. The next pass of the reconciler notes it, and sends it again 15 min later.".to_owned(),
+        Place::InFlight => ON_ITS_WAY.to_owned(),
+        _ => "Nothing is known of it. The next pass of the reconciler notes it, and sends it again 15 min later."
+            .to_owned(),
     }
 }
 
@@ -313,13 +352,44 @@ fn next_of_unknown(place: Place) -> String {
 const fn columns(table: Table) -> &'static [&'static str] {
     match table {
         Table::PurchaseLedger => &[
-            "id", "user_id", "merchant_id", "final_amount", "refunded_amount", "status", "earn_currency", "created_at",
+            "id",
+            "user_id",
+            "merchant_id",
+            "final_amount",
+            "refunded_amount",
+            "status",
+            "earn_currency",
+            "created_at",
             "completed_at",
         ],
-        Table::WalletLedger => &["id", "user_id", "merchant_id", "amount", "kind", "source_type", "source_id", "created_at"],
+        Table::WalletLedger => &[
+            "id",
+            "user_id",
+            "merchant_id",
+            "amount",
+            "kind",
+            "source_type",
+            "source_id",
+            "created_at",
+        ],
         Table::FormSubmissions => &["id", "form_id", "user_id", "merchant_id", "submitted_at"],
-        Table::MissionClaims => &["id", "user_id", "merchant_id", "mission_id", "status", "period", "claimed_at"],
-        Table::ReferralLedger => &["id", "referrer_user_id", "referee_user_id", "merchant_id", "status", "created_at"],
+        Table::MissionClaims => &[
+            "id",
+            "user_id",
+            "merchant_id",
+            "mission_id",
+            "status",
+            "period",
+            "claimed_at",
+        ],
+        Table::ReferralLedger => &[
+            "id",
+            "referrer_user_id",
+            "referee_user_id",
+            "merchant_id",
+            "status",
+            "created_at",
+        ],
         Table::Codes => &["id", "merchant_id", "status", "user_id", "redeemed_at"],
     }
 }

@@ -138,7 +138,11 @@ impl Reconciler {
             let of_it = status.consumers.iter().find(|status| status.consumer == *consumer);
             of_it.is_some_and(|status| status.standing_still.is_some() || status.halted.is_some())
         };
-        self.consumers.iter().copied().filter(|consumer| !stops(consumer)).collect()
+        self.consumers
+            .iter()
+            .copied()
+            .filter(|consumer| !stops(consumer))
+            .collect()
     }
 
     async fn keep_lease(&self) -> Result<bool, LedgerError> {

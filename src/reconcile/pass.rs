@@ -235,7 +235,9 @@ impl Pass<'_> {
         }
         let size = usize::try_from(PAGE).unwrap_or(1);
         let starts = (0..candidates.len()).step_by(size);
-        let mut parts: VecDeque<Range<usize>> = starts.map(|start| start..(start + size).min(candidates.len())).collect();
+        let mut parts: VecDeque<Range<usize>> = starts
+            .map(|start| start..(start + size).min(candidates.len()))
+            .collect();
         while let Some(part) = parts.pop_front() {
             let chosen = candidates.get(part.clone()).unwrap_or_default();
             match self.settle(chosen, because).await {
@@ -330,7 +332,12 @@ impl Pass<'_> {
         }
         let effects: Vec<&Effect> = missing.iter().map(|candidate| &candidate.effect).collect();
         let dead = self.reconciler.books.still_dead(&effects).await?;
-        let effects: Vec<&Effect> = effects.into_iter().zip(dead).filter(|(_, dead)| !dead).map(|(effect, _)| effect).collect();
+        let effects: Vec<&Effect> = effects
+            .into_iter()
+            .zip(dead)
+            .filter(|(_, dead)| !dead)
+            .map(|(effect, _)| effect)
+            .collect();
         if effects.is_empty() {
             return Ok(());
         }
@@ -413,10 +420,20 @@ impl Pass<'_> {
     fn tell(&self) {
         let telemetry = &self.reconciler.ports.telemetry;
         telemetry.looked_at(self.report.rows);
-        let count = |kind: Kind| self.report.findings.iter().filter(|finding| finding.kind == kind).count();
+        let count = |kind: Kind| {
+            self.report
+                .findings
+                .iter()
+                .filter(|finding| finding.kind == kind)
+                .count()
+        };
         telemetry.found(&Kind::ALL.map(|kind| (kind.name(), count(kind))));
         for Finding { kind, subject } in self.report.findings.iter().take(MOST_LOGGED) {
-            tracing::error!(kind = kind.name(), subject, "the reconciler found what a person must look at");
+            tracing::error!(
+                kind = kind.name(),
+                subject,
+                "the reconciler found what a person must look at"
+            );
         }
     }
 }

@@ -96,14 +96,25 @@ impl Outbox {
         let mut sent = Sent {
             ended: effects.len(),
             accepted: confirmed.len(),
-            rejected: answered.rejected.iter().chain(&answered.unknown).filter_map(named).collect(),
+            rejected: answered
+                .rejected
+                .iter()
+                .chain(&answered.unknown)
+                .filter_map(named)
+                .collect(),
             stopped: answered.stopped,
         };
         if sent.stopped.is_some() {
-            let rejected = answered.rejected.iter().chain(&answered.unknown).map(|(place, _)| place);
+            let rejected = answered
+                .rejected
+                .iter()
+                .chain(&answered.unknown)
+                .map(|(place, _)| place);
             let met: BTreeSet<usize> = answered.accepted.iter().chain(rejected).copied().collect();
             let first_open = (0..ours.len()).find(|place| !met.contains(place));
-            sent.ended = first_open.and_then(|place| ours.get(place).copied()).unwrap_or(sent.ended);
+            sent.ended = first_open
+                .and_then(|place| ours.get(place).copied())
+                .unwrap_or(sent.ended);
         }
         sent
     }
@@ -125,7 +136,11 @@ impl Outbox {
         }
         let answered = self.deliver(consumer, &events).await;
         let of = |place: usize| announcements.get(place).copied();
-        let ids: Vec<&str> = answered.accepted.iter().filter_map(|place| Some(&*of(*place)?.id)).collect();
+        let ids: Vec<&str> = answered
+            .accepted
+            .iter()
+            .filter_map(|place| Some(&*of(*place)?.id))
+            .collect();
         if !ids.is_empty() {
             ledger.announced(&ids).await?;
         }

@@ -170,7 +170,10 @@ mod tests {
 
     #[test]
     fn a_row_that_its_record_could_not_be_read_of_says_why() {
-        let problem = read(Table::Codes, &row(r#"{"id": "c", "code": "-", "merchant_id": "m", "status": "lent"}"#));
+        let problem = read(
+            Table::Codes,
+            &row(r#"{"id": "c", "code": "-", "merchant_id": "m", "status": "lent"}"#),
+        );
         assert!(problem.expect_err("unknown status").contains("lent"));
     }
 }

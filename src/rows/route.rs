@@ -3,8 +3,8 @@
 
 use super::image::Image;
 use super::{
-    ChangeVersion, Rewrite, RouteError, Row, RowChange, Table, codes, form_submissions, mission_claims, purchase_ledger,
-    referral_ledger, wallet_ledger,
+    ChangeVersion, Rewrite, RouteError, Row, RowChange, Table, codes, form_submissions, mission_claims,
+    purchase_ledger, referral_ledger, wallet_ledger,
 };
 use crate::debezium::{Change, Columns, DecimalMode, Op};
 

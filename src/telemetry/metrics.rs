@@ -146,7 +146,10 @@ impl Telemetry {
             ),
             requests: counter(names::REQUESTS, "Requests to Inngest, by consumer and answer."),
             request_duration: seconds(names::REQUEST_DURATION, "How long Inngest took to answer."),
-            database_calls: counter(names::DATABASE_CALLS, "Statements of the pipeline, by consumer, call and result."),
+            database_calls: counter(
+                names::DATABASE_CALLS,
+                "Statements of the pipeline, by consumer, call and result.",
+            ),
             database_call_duration: seconds(
                 names::DATABASE_CALL_DURATION,
                 "How long the database took to answer, by consumer and call.",
@@ -282,7 +285,8 @@ impl Telemetry {
         let (consumer, call) = (consumer_label(Some(consumer)), KeyValue::new("call", call));
         self.database_call_duration
             .record(took.as_secs_f64(), &[consumer.clone(), call.clone()]);
-        self.database_calls.add(1, &[consumer, call, KeyValue::new("result", result)]);
+        self.database_calls
+            .add(1, &[consumer, call, KeyValue::new("result", result)]);
     }
 
     /// A wait before asking a target again, on behalf of a consumer or (for what is undecodable) of `decode`.
@@ -319,13 +323,15 @@ impl Telemetry {
     }
 
     pub fn healed(&self, consumer: Consumer, events: usize) {
-        self.reconciler_heals.add(events as u64, &[consumer_label(Some(consumer))]);
+        self.reconciler_heals
+            .add(events as u64, &[consumer_label(Some(consumer))]);
     }
 
     /// How much of each kind the last pass found.
     pub fn found(&self, findings: &[(&'static str, usize)]) {
         for (kind, count) in findings {
-            self.reconciler_findings.record(*count as u64, &[KeyValue::new("kind", *kind)]);
+            self.reconciler_findings
+                .record(*count as u64, &[KeyValue::new("kind", *kind)]);
         }
     }
 

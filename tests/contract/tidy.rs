@@ -375,7 +375,15 @@ fn every_relative_link_leads_somewhere() {
 
 #[test]
 fn every_path_that_a_document_names_exists() {
-    let folders = ["src/", "tests/", "docs/", "schemas/", "connectors/", "stack/", "workflows/"];
+    let folders = [
+        "src/",
+        "tests/",
+        "docs/",
+        "schemas/",
+        "connectors/",
+        "stack/",
+        "workflows/",
+    ];
     let mut problems = Vec::new();
     for file in documents() {
         for path in quoted(&file.text) {

@@ -2,6 +2,7 @@
 //!
 //! Edge cases of the loyalty rules whose lowest height is SQL are named by number.
 
+mod asking;
 mod awards;
 mod grants;
 mod identities;
@@ -58,18 +59,18 @@ const TS_MS: i64 = 1_790_000_000_000;
 /// Long past, whatever the day of the test.
 const CREATED: &str = "2026-01-15T10:00:00Z";
 
-/// The stack's.
-fn address() -> String {
+/// An address of the running stack.
+fn stack(name: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/stack/.run/env");
     let text = std::fs::read_to_string(path);
     let text = text.unwrap_or_else(|error| panic!("no stack ({path}: {error}); start it with `make stack-up`"));
-    let url = text.lines().find_map(|line| line.strip_prefix("POSTGRES_URL="));
-    let url = url.unwrap_or_else(|| panic!("POSTGRES_URL is not in {path}; run `make stack-up`"));
-    url.to_owned()
+    let address = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let address = address.unwrap_or_else(|| panic!("{name} is not in {path}; run `make stack-up`"));
+    address.to_owned()
 }
 
 fn server() -> Config {
-    address().parse().expect("an address")
+    stack("POSTGRES_URL").parse().expect("an address")
 }
 
 async fn connect(config: &Config) -> Session {
@@ -150,7 +151,7 @@ impl Database {
 
     fn url(&self) -> String {
         let name = self.config.get_dbname().expect("a name");
-        let address = address();
+        let address = stack("POSTGRES_URL");
         let (server, _stacks) = address.rsplit_once('/').expect("an address");
         format!("{server}/{name}")
     }

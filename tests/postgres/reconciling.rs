@@ -499,3 +499,36 @@ async fn ids_may_be_uuids_and_numbers() {
     assert_eq!(marks(&ids), ["h1"]);
     world.db.done().await;
 }
+
+#[tokio::test]
+async fn the_worker_role_suffices() {
+    let mut world = World::new().await;
+    world.db.own.run("grant crm_worker to current_user").await;
+    let url = format!("{}?options=-c%20role%3Dcrm_worker", world.db.url());
+    let client = Arc::new(Client::new(&DatabaseUrl::parse(&url).expect("an address")).expect("a client"));
+    world.reconciler.books = Books::new(Arc::clone(&client));
+    world.reconciler.ledger = Arc::new(PostgresLedger::new(client));
+    world
+        .db
+        .own
+        .run(&Purchase::new("p").worth("1200.00").at(&world.now().await).sql())
+        .await;
+    world.pass().await;
+    world.at(20).await;
+    world.inngest.faults().push(Fault::Answer(Answer::Unavailable {
+        detail: "away".to_owned(),
+        retry_after: None,
+    }));
+    world.pass().await;
+    world.pass().await;
+    assert_eq!(marks(&world.sent()), ["h1"]);
+    let books = &world.reconciler.books;
+    assert_eq!(books.unbalanced(9).await.expect("balanced"), []);
+    assert!(books.member("m-1", "u-1").await.expect("known").tier.is_some());
+    assert_eq!(books.states(&["award:p"]).await.expect("read")["award:p"].heals, 1);
+    books
+        .drop_lease("reconciler:crm-event-processors", "one")
+        .await
+        .expect("dropped");
+    world.db.done().await;
+}

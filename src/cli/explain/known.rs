@@ -43,7 +43,10 @@ impl Subject {
             (None, None) => {}
         }
         // A file of that name is a file: ids seldom are names of files, and recordings always are.
-        let guess = options.file.as_deref().filter(|path| !path.exists() && options.database_url.is_some());
+        let guess = options
+            .file
+            .as_deref()
+            .filter(|path| !path.exists() && options.database_url.is_some());
         let id = guess.and_then(|path| path.to_str()).filter(|id| *id != "-");
         Ok(id.map(|id| Self::Anything(id.to_owned())))
     }
@@ -52,7 +55,9 @@ impl Subject {
 /// `MERCHANT:USER`, escaped as in effect keys.
 fn member(text: &str) -> Option<(String, String)> {
     let plain = |part: &str| part.replace("%3A", ":").replace("%25", "%");
-    let (merchant, user) = text.split_once(':').filter(|(merchant, user)| !merchant.is_empty() && !user.is_empty())?;
+    let (merchant, user) = text
+        .split_once(':')
+        .filter(|(merchant, user)| !merchant.is_empty() && !user.is_empty())?;
     Some((plain(merchant), plain(user)))
 }
 
@@ -93,7 +98,10 @@ pub(super) fn run(options: &Options, subject: &Subject) -> anyhow::Result<Code> 
 
 fn write(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
     if answer.rows.is_empty() && answer.members.is_empty() {
-        return writeln!(out, "Nothing of that name is in the ledgers, and nothing is known of such a member.");
+        return writeln!(
+            out,
+            "Nothing of that name is in the ledgers, and nothing is known of such a member."
+        );
     }
     for row in &answer.rows {
         writeln!(out, "{} {}", row.table, clean(&row.id))?;
@@ -102,7 +110,11 @@ fn write(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
             writeln!(out, "  {name:<17}{}", clean(&value))?;
         }
         if let Some(problem) = &row.unreadable {
-            writeln!(out, "\n  It cannot be read: {}. Its record is in the dead letters.", clean(problem))?;
+            writeln!(
+                out,
+                "\n  It cannot be read: {}. Its record is in the dead letters.",
+                clean(problem)
+            )?;
         }
         for decided in &row.decisions {
             writeln!(out)?;
@@ -117,7 +129,11 @@ fn write(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
 }
 
 fn write_decided(out: &mut impl Write, decided: &Decided) -> io::Result<()> {
-    writeln!(out, "  {:<12}{:<8} {}", decided.consumer, decided.decision, decided.reason)?;
+    writeln!(
+        out,
+        "  {:<12}{:<8} {}",
+        decided.consumer, decided.decision, decided.reason
+    )?;
     let mut line = |name: &str, value: Option<&str>| match value {
         Some(value) => writeln!(out, "    {name:<10}{}", clean(value)),
         None => Ok(()),
@@ -128,7 +144,10 @@ fn write_decided(out: &mut impl Write, decided: &Decided) -> io::Result<()> {
     line("due", decided.due_at.as_deref())?;
     line("stands", decided.place)?;
     if let Some(effect) = &decided.effect {
-        let text = format!("{}, target {}, booked {}, rules {}", effect.state, effect.target, effect.booked, effect.program_rev);
+        let text = format!(
+            "{}, target {}, booked {}, rules {}",
+            effect.state, effect.target, effect.booked, effect.program_rev
+        );
         line("in effects", Some(&text))?;
     }
     for noted in &decided.announcements {
@@ -143,7 +162,12 @@ fn write_decided(out: &mut impl Write, decided: &Decided) -> io::Result<()> {
 }
 
 fn write_member(out: &mut impl Write, member: &MemberDossier) -> io::Result<()> {
-    writeln!(out, "member {} of merchant {}", clean(&member.user_id), clean(&member.merchant_id))?;
+    writeln!(
+        out,
+        "member {} of merchant {}",
+        clean(&member.user_id),
+        clean(&member.merchant_id)
+    )?;
     let (balance, entries) = (member.state.balance, member.state.entries);
     writeln!(out, "  {balance} points in the wallet, {entries} entries")?;
     let text = |value: &serde_json::Value, name: &str| value.get(name).and_then(serde_json::Value::as_str).map(clean);
@@ -151,8 +175,12 @@ fn write_member(out: &mut impl Write, member: &MemberDossier) -> io::Result<()> 
         Some(state) => {
             let tier = text(state, "tier").unwrap_or_else(|| "none".to_owned());
             write!(out, "  tier {tier}")?;
-            for (name, words) in [("since", "since"), ("value", "value at the last evaluation"), ("scheduled_tier", "scheduled"),
-                ("review_since", "review asked for since")] {
+            for (name, words) in [
+                ("since", "since"),
+                ("value", "value at the last evaluation"),
+                ("scheduled_tier", "scheduled"),
+                ("review_since", "review asked for since"),
+            ] {
                 if let Some(value) = text(state, name) {
                     write!(out, ", {words} {value}")?;
                 }
@@ -163,14 +191,27 @@ fn write_member(out: &mut impl Write, member: &MemberDossier) -> io::Result<()> 
     }
     for past in &member.state.history {
         let of = |name| text(past, name).unwrap_or_else(|| "none".to_owned());
-        writeln!(out, "    {}: {} after {}, with {}", of("upgraded_at"), of("tier"), of("previous_tier"), of("value"))?;
+        writeln!(
+            out,
+            "    {}: {} after {}, with {}",
+            of("upgraded_at"),
+            of("tier"),
+            of("previous_tier"),
+            of("value")
+        )?;
     }
     for known in &member.effects {
         writeln!(out, "  {} ({})", clean(&known.state.effect_key), known.state.state)?;
         writeln!(out, "    {}", clean(&known.next))?;
     }
     for noted in &member.announcements {
-        writeln!(out, "  not sent yet: {} {}, written at {}", noted.name, clean(&noted.id), noted.created_at)?;
+        writeln!(
+            out,
+            "  not sent yet: {} {}, written at {}",
+            noted.name,
+            clean(&noted.id),
+            noted.created_at
+        )?;
     }
     Ok(())
 }

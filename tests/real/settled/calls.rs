@@ -49,18 +49,30 @@ async fn tiers_and_missions_cost_one_statement_a_batch() {
         let batches = counted(&worker, "crm_database_calls", &[consumer, call]).await;
         println!("{call}: {statements} statements for {PURCHASES} records, {batches} batches");
         assert_eq!(u64::try_from(statements).ok(), Some(batches), "{call}");
-        assert!(batches > 0 && statements * 10 <= PURCHASES, "{call}: far fewer than records");
+        assert!(
+            batches > 0 && statements * 10 <= PURCHASES,
+            "{call}: far fewer than records"
+        );
     }
     let gold = "select count(*) from crm_events.tier_state where tier = 'gold' and value = 1200";
     assert_eq!(house.number(gold).await, 100);
     let upgraded = "select count(*) from crm_events.tier_history where tier = 'gold'";
     assert_eq!(house.number(upgraded).await, 100, "each member once");
-    let completed = "select count(*) from crm_events.effects where kind = 'mission' and detail->>'completed_at' is not null";
+    let completed =
+        "select count(*) from crm_events.effects where kind = 'mission' and detail->>'completed_at' is not null";
     assert_eq!(house.number(completed).await, 100);
     let unsent = "select count(*) from crm_events.announcements where announced_at is null";
     assert_eq!(house.number(unsent).await, 0);
-    let gold = inbox.all().into_iter().filter(|event| event.name == "loyalty/tier.upgraded" && event.data["tier"] == "gold");
-    assert_eq!(gold.map(|event| event.id).collect::<std::collections::BTreeSet<_>>().len(), 100);
+    let gold = inbox
+        .all()
+        .into_iter()
+        .filter(|event| event.name == "loyalty/tier.upgraded" && event.data["tier"] == "gold");
+    assert_eq!(
+        gold.map(|event| event.id)
+            .collect::<std::collections::BTreeSet<_>>()
+            .len(),
+        100
+    );
     assert_eq!(worker.stop().await, 0, "{}", worker.log());
     house.done(connector).await;
 }

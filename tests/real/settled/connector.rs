@@ -43,7 +43,9 @@ impl Connector {
             name: name.to_owned(),
             http: reqwest::Client::new(),
         };
-        connector.ask(reqwest::Method::PUT, "config", Some(config.to_string())).await;
+        connector
+            .ask(reqwest::Method::PUT, "config", Some(config.to_string()))
+            .await;
         connector.is("RUNNING").await;
         connector
     }
@@ -68,8 +70,13 @@ impl Connector {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        tokio::time::timeout(PATIENCE, released).await.expect("the connector lets go");
-        database.own.run(&format!("select pg_drop_replication_slot('{name}')")).await;
+        tokio::time::timeout(PATIENCE, released)
+            .await
+            .expect("the connector lets go");
+        database
+            .own
+            .run(&format!("select pg_drop_replication_slot('{name}')"))
+            .await;
     }
 
     pub(super) async fn remove(self, database: &Database) {

@@ -68,7 +68,10 @@ impl House {
         let queues = QUEUES.map(|queue| format!("{}.dlq.{queue}", house.name));
         let new = |(name, partitions)| NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let wanted = topics.iter().map(|name| (name.as_str(), partitions));
-        let wanted: Vec<_> = wanted.chain(queues.iter().map(|name| (name.as_str(), 1))).map(new).collect();
+        let wanted: Vec<_> = wanted
+            .chain(queues.iter().map(|name| (name.as_str(), 1)))
+            .map(new)
+            .collect();
         let created = admin.create_topics(&wanted, &AdminOptions::new()).await;
         for topic in created.expect("an answer") {
             topic.expect("created");
@@ -216,7 +219,11 @@ fn plain_currency() -> Value {
 /// The sum of a counter over all label sets that contain these texts.
 async fn counted(worker: &Worker, name: &str, labels: &[&str]) -> u64 {
     let (_, text) = worker.get("metrics").await.expect("an answer");
-    let samples = text.lines().filter(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)));
+    let samples = text
+        .lines()
+        .filter(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)));
     let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok());
-    samples.map(|line| value(line).unwrap_or_else(|| panic!("no count: {line}"))).sum()
+    samples
+        .map(|line| value(line).unwrap_or_else(|| panic!("no count: {line}")))
+        .sum()
 }

@@ -53,11 +53,15 @@ async fn a_row_becomes_what_it_is_worth_when_it_is_due_and_the_wallets_entry_lea
 }
 
 fn points(user: &str) -> String {
-    format!("select coalesce(string_agg(amount::text, ' ' order by created_at, amount desc), '') from wallet_ledger where user_id = '{user}'")
+    format!(
+        "select coalesce(string_agg(amount::text, ' ' order by created_at, amount desc), '') from wallet_ledger where user_id = '{user}'"
+    )
 }
 
 fn state(key: &str) -> String {
-    format!("select coalesce((select concat(state, ' ', booked) from crm_events.effects where effect_key = '{key}'), '')")
+    format!(
+        "select coalesce((select concat(state, ' ', booked) from crm_events.effects where effect_key = '{key}'), '')"
+    )
 }
 
 async fn awards_and_a_mission(house: &House, workflows: &Workflows) {
@@ -66,31 +70,56 @@ async fn awards_and_a_mission(house: &House, workflows: &Workflows) {
     house.purchase("p-early", "u-2", "80.00", "completed").await;
     house.purchase("p-late", "u-3", "90.00", "completed").await;
     house.purchase("p-second", "u-1", "10.00", "pending").await;
-    house.sql("update purchase_ledger set status = 'completed', completed_at = now() where id = 'p-second'").await;
+    house
+        .sql("update purchase_ledger set status = 'completed', completed_at = now() where id = 'p-second'")
+        .await;
     for purchase in ["p-1", "p-early", "p-late", "p-second"] {
-        house.until("scheduled", &state(&format!("award:{purchase}")), "pending 0").await;
+        house
+            .until("scheduled", &state(&format!("award:{purchase}")), "pending 0")
+            .await;
     }
     // Refunded before it is due: nothing is ever booked.
-    house.sql("update purchase_ledger set status = 'refunded', refunded_amount = final_amount where id = 'p-early'").await;
+    house
+        .sql("update purchase_ledger set status = 'refunded', refunded_amount = final_amount where id = 'p-early'")
+        .await;
     house.until("cancelled", &state("award:p-early"), "settled 0").await;
     let mission = format!("mission:{merchant}:two:u-1:lifetime");
-    house.until("the mission of two purchases", &state(&mission), "settled 1").await;
+    house
+        .until("the mission of two purchases", &state(&mission), "settled 1")
+        .await;
     house.until("it is announced", ANNOUNCED, "true").await;
     let completed = workflows.named("loyalty/mission.evaluated").await;
-    let completed = completed.iter().filter(|event| event["data"]["completed_now"] == true).count();
+    let completed = completed
+        .iter()
+        .filter(|event| event["data"]["completed_now"] == true)
+        .count();
     assert_eq!(completed, 1);
 
-    assert_eq!(house.number("select count(*) from wallet_ledger").await, 0, "nothing is due");
+    assert_eq!(
+        house.number("select count(*) from wallet_ledger").await,
+        0,
+        "nothing is due"
+    );
     workflows.advance_days(13).await;
-    assert_eq!(house.number("select count(*) from wallet_ledger").await, 0, "nothing is due on the thirteenth day");
+    assert_eq!(
+        house.number("select count(*) from wallet_ledger").await,
+        0,
+        "nothing is due on the thirteenth day"
+    );
     workflows.advance_days(1).await;
-    house.until("points on the fourteenth day", &points("u-1"), "150 10").await;
+    house
+        .until("points on the fourteenth day", &points("u-1"), "150 10")
+        .await;
     house.until("and of the other", &points("u-3"), "90").await;
     assert_eq!(house.database.own.balance("u-2").await, 0, "refunded in time");
 
     // The entry came back as a row, and with it the tier.
-    let tier = format!("select concat(tier, ' ', value) from crm_events.tier_state where merchant_id = '{merchant}' and user_id = 'u-1'");
-    house.until("silver", &format!("select coalesce(({tier}), '')"), "silver 160").await;
+    let tier = format!(
+        "select concat(tier, ' ', value) from crm_events.tier_state where merchant_id = '{merchant}' and user_id = 'u-1'"
+    );
+    house
+        .until("silver", &format!("select coalesce(({tier}), '')"), "silver 160")
+        .await;
     let history = "select count(*) from crm_events.tier_history where user_id = 'u-1'";
     assert_eq!(house.number(history).await, 1);
     house.until("it is announced", ANNOUNCED, "true").await;
@@ -99,12 +128,22 @@ async fn awards_and_a_mission(house: &House, workflows: &Workflows) {
     assert_eq!(upgraded[0]["data"]["tier"], "silver");
 
     // Refunded after booking: taken back once, and the tier is a person's question.
-    house.sql("update purchase_ledger set status = 'refunded', refunded_amount = final_amount where id = 'p-1'").await;
+    house
+        .sql("update purchase_ledger set status = 'refunded', refunded_amount = final_amount where id = 'p-1'")
+        .await;
     house.until("the clawback", &points("u-1"), "150 10 -150").await;
-    let review = format!("select (review_since is not null)::text from crm_events.tier_state where merchant_id = '{merchant}' and user_id = 'u-1'");
+    let review = format!(
+        "select (review_since is not null)::text from crm_events.tier_state where merchant_id = '{merchant}' and user_id = 'u-1'"
+    );
     house.until("a review", &review, "true").await;
     assert_eq!(house.number(history).await, 1, "nobody is downgraded by itself");
-    house.until("the mission's progress goes back", &format!("select detail->>'progress' from crm_events.effects where effect_key = '{mission}'"), "1").await;
+    house
+        .until(
+            "the mission's progress goes back",
+            &format!("select detail->>'progress' from crm_events.effects where effect_key = '{mission}'"),
+            "1",
+        )
+        .await;
     house.until("and stays completed", &state(&mission), "settled 1").await;
 }
 
@@ -120,19 +159,39 @@ async fn grants_and_codes(house: &House) {
         ))
         .await;
     house.until("the claim's grant", &state("grant:c-1"), "settled 1").await;
-    house.sql("update referral_ledger set status = 'qualified' where id = 'r-1'").await;
-    house.sql("update codes set status = 'redeemed', user_id = 'u-1', redeemed_at = now() where id = 'k-1'").await;
+    house
+        .sql("update referral_ledger set status = 'qualified' where id = 'r-1'")
+        .await;
+    house
+        .sql("update codes set status = 'redeemed', user_id = 'u-1', redeemed_at = now() where id = 'k-1'")
+        .await;
     for side in ["referrer", "referee"] {
-        house.until("the referral's grant", &state(&format!("referral:r-1:{side}")), "settled 1").await;
+        house
+            .until(
+                "the referral's grant",
+                &state(&format!("referral:r-1:{side}")),
+                "settled 1",
+            )
+            .await;
     }
     house.until("the fulfilment", &state("code:k-1"), "settled 1").await;
     // Written once more without a change: nothing is fulfilled again.
     house.sql("update codes set status = 'redeemed' where id = 'k-1'").await;
-    house.sql("update mission_claims set status = 'revoked' where id = 'c-1'").await;
-    house.sql("update referral_ledger set status = 'cancelled' where id = 'r-1'").await;
+    house
+        .sql("update mission_claims set status = 'revoked' where id = 'c-1'")
+        .await;
+    house
+        .sql("update referral_ledger set status = 'cancelled' where id = 'r-1'")
+        .await;
     house.until("the claim revoked", &state("grant:c-1"), "settled 0").await;
     for side in ["referrer", "referee"] {
-        house.until("the referral cancelled", &state(&format!("referral:r-1:{side}")), "settled 0").await;
+        house
+            .until(
+                "the referral cancelled",
+                &state(&format!("referral:r-1:{side}")),
+                "settled 0",
+            )
+            .await;
     }
     assert_eq!(house.database.own.text(&state("code:k-1")).await, "settled 1");
 }
@@ -152,10 +211,19 @@ async fn an_upgrade_at_the_start_of_a_month(house: &House, workflows: &Workflows
     house.until("it is announced", ANNOUNCED, "true").await;
     assert_eq!(workflows.named("loyalty/tier_upgrade.scheduled").await.len(), 1);
     workflows.advance_to(&due).await;
-    house.until("gold", &format!("select coalesce((select tier from crm_events.tier_state where merchant_id = '{merchant}'), '')"), "gold").await;
+    house
+        .until(
+            "gold",
+            &format!("select coalesce((select tier from crm_events.tier_state where merchant_id = '{merchant}'), '')"),
+            "gold",
+        )
+        .await;
     workflows.idle().await;
     assert_eq!(house.number(&moved).await, 1);
     let upgraded = workflows.named("loyalty/tier.upgraded").await;
-    let gold: Vec<&Value> = upgraded.iter().filter(|event| event["data"]["tier"] == "gold").collect();
+    let gold: Vec<&Value> = upgraded
+        .iter()
+        .filter(|event| event["data"]["tier"] == "gold")
+        .collect();
     assert_eq!(gold.len(), 1, "{upgraded:?}");
 }

@@ -33,8 +33,15 @@ const LEDGER: &str = "
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_hundred_thousand_snapshot_rows_exactly_the_hundred_that_are_not_settled_are_delivered() {
     let house = House::new(4).await;
-    house.program("UTC", &json!({"currency": plain_currency(), "refund_policy": "within_balance"})).await;
-    let made = LEDGER.replace("{merchant}", &house.merchant).replace("{rows}", &ROWS.to_string());
+    house
+        .program(
+            "UTC",
+            &json!({"currency": plain_currency(), "refund_policy": "within_balance"}),
+        )
+        .await;
+    let made = LEDGER
+        .replace("{merchant}", &house.merchant)
+        .replace("{rows}", &ROWS.to_string());
     house.sql(&made).await;
     let inbox = Inbox::of(&house.merchant);
     let receiver = receiver(&inbox).await;
@@ -51,15 +58,29 @@ async fn of_a_hundred_thousand_snapshot_rows_exactly_the_hundred_that_are_not_se
     assert_eq!((events.len(), ids.len()), (100, 100), "no more, and none twice");
     let rows = |name: &str| -> BTreeSet<i64> {
         let number = |event: &Accepted| event.data["purchase_id"].as_str().and_then(|id| id[2..].parse().ok());
-        events.iter().filter(|event| event.name == name).map(|event| number(event).expect("a row")).collect()
+        events
+            .iter()
+            .filter(|event| event.name == name)
+            .map(|event| number(event).expect("a row"))
+            .collect()
     };
-    assert_eq!(rows("loyalty/award.cancelled"), (ROWS - 99..=ROWS - 75).collect(), "refunded since");
-    assert_eq!(rows("loyalty/award.scheduled"), (ROWS - 74..=ROWS).collect(), "reduced since, or missed");
+    assert_eq!(
+        rows("loyalty/award.cancelled"),
+        (ROWS - 99..=ROWS - 75).collect(),
+        "refunded since"
+    );
+    assert_eq!(
+        rows("loyalty/award.scheduled"),
+        (ROWS - 74..=ROWS).collect(),
+        "reduced since, or missed"
+    );
     assert_eq!(house.dead_letters().await, 0);
     let equal = counted(&worker, "crm_record_outcomes", &["currency", "in_effects"]).await;
     assert_eq!(equal, 99_900);
     let calls = counted(&worker, "crm_database_calls", &["compare_effects"]).await;
-    println!("{ROWS} snapshot rows, 99,900 of them settled: 100 deliveries, {calls} comparisons, {took:.1?} from the connector's start");
+    println!(
+        "{ROWS} snapshot rows, 99,900 of them settled: 100 deliveries, {calls} comparisons, {took:.1?} from the connector's start"
+    );
     assert_eq!(worker.stop().await, 0, "{}", worker.log());
     house.done(connector).await;
 }
@@ -67,14 +88,21 @@ async fn of_a_hundred_thousand_snapshot_rows_exactly_the_hundred_that_are_not_se
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_lost_slot_the_missed_purchase_is_awarded_the_refunded_one_taken_back_and_none_twice() {
     let house = House::new(2).await;
-    house.program("UTC", &json!({"currency": plain_currency(), "refund_policy": "within_balance"})).await;
+    house
+        .program(
+            "UTC",
+            &json!({"currency": plain_currency(), "refund_policy": "within_balance"}),
+        )
+        .await;
     let workflows = Workflows::start(&house).await;
     let mut worker = house.worker(&workflows.url);
     worker.start().await;
     let connector = house.connector().await;
     // From the row to the points, one by one; p-3 and its like in two steps.
     for number in 1..=20 {
-        house.purchase(&format!("p-{number}"), &format!("u-{number}"), "100.00", "completed").await;
+        house
+            .purchase(&format!("p-{number}"), &format!("u-{number}"), "100.00", "completed")
+            .await;
     }
     let entries = "select count(*)::text from wallet_ledger";
     house.until("twenty awards", entries, "20").await;
@@ -100,16 +128,33 @@ async fn after_a_lost_slot_the_missed_purchase_is_awarded_the_refunded_one_taken
 
     // Every row came again, as a snapshot.
     let (topic, merchant) = (house.topic("purchase_ledger"), house.merchant.clone());
-    let changes = tokio::task::spawn_blocking(move || topics::changes(&topic, &merchant)).await.expect("read");
-    let again: BTreeSet<&str> = changes.iter().filter(|change| change.op == "r").map(|change| &*change.row).collect();
+    let changes = tokio::task::spawn_blocking(move || topics::changes(&topic, &merchant))
+        .await
+        .expect("read");
+    let again: BTreeSet<&str> = changes
+        .iter()
+        .filter(|change| change.op == "r")
+        .map(|change| &*change.row)
+        .collect();
     assert_eq!(again.len(), 21, "{changes:?}");
     let events = workflows.events().await;
     let mut delivered: Vec<(&str, &str)> = events[before..]
         .iter()
-        .map(|event| (event["name"].as_str().expect("a name"), event["data"]["purchase_id"].as_str().unwrap_or_default()))
+        .map(|event| {
+            (
+                event["name"].as_str().expect("a name"),
+                event["data"]["purchase_id"].as_str().unwrap_or_default(),
+            )
+        })
         .collect();
     delivered.sort_unstable();
-    assert_eq!(delivered, [("loyalty/award.cancelled", "p-3"), ("loyalty/award.scheduled", "p-missed")]);
+    assert_eq!(
+        delivered,
+        [
+            ("loyalty/award.cancelled", "p-3"),
+            ("loyalty/award.scheduled", "p-missed")
+        ]
+    );
     let sums = "select source_id, count(*) as entries, sum(amount) as points from wallet_ledger group by 1 order by 1";
     for row in house.database.own.rows(sums).await {
         let expected = match row["source_id"].as_str().expect("a purchase") {
@@ -117,7 +162,11 @@ async fn after_a_lost_slot_the_missed_purchase_is_awarded_the_refunded_one_taken
             "p-missed" => (1, 70),
             _ => (1, 100),
         };
-        assert_eq!((row["entries"].as_i64(), row["points"].as_i64()), (Some(expected.0), Some(expected.1)), "{row}");
+        assert_eq!(
+            (row["entries"].as_i64(), row["points"].as_i64()),
+            (Some(expected.0), Some(expected.1)),
+            "{row}"
+        );
     }
     assert_eq!(house.dead_letters().await, 0);
     assert_eq!(workflows.failed().await, Vec::<serde_json::Value>::new());

@@ -54,7 +54,9 @@ async fn a_database_that_restarts_and_kills_connections_under_load_loses_and_dou
     for round in 0..10 {
         let (from, to) = (round * 100 + 1, round * 100 + 100);
         house.sql(&insert(from, to)).await;
-        house.produce(&format!("substr(p.id, 3)::integer between {from} and {to}")).await;
+        house
+            .produce(&format!("substr(p.id, 3)::integer between {from} and {to}"))
+            .await;
         for _ in 0..20 {
             house.sql(kill).await;
         }
@@ -68,28 +70,49 @@ async fn a_database_that_restarts_and_kills_connections_under_load_loses_and_dou
     house.until("every member's tier over all purchases", tiers, "10").await;
     house.read_through("purchase_ledger", 1000).await;
 
-    let progress = "select count(*) from crm_events.effects where kind = 'mission' and detail->>'progress' = '100' and booked = 1";
+    let progress =
+        "select count(*) from crm_events.effects where kind = 'mission' and detail->>'progress' = '100' and booked = 1";
     assert_eq!(house.number(progress).await, 10, "every purchase counts once");
     let history = "select count(*) from crm_events.tier_history";
     let steps = house.number(history).await;
-    assert_eq!(house.number("select count(distinct (user_id, tier)) from crm_events.tier_history").await, steps, "none twice");
+    assert_eq!(
+        house
+            .number("select count(distinct (user_id, tier)) from crm_events.tier_history")
+            .await,
+        steps,
+        "none twice"
+    );
     let unsent = "select count(*) from crm_events.announcements where announced_at is null";
     assert_eq!(house.number(unsent).await, 0);
-    let announced = house.database.own.rows("select id, name from crm_events.announcements").await;
+    let announced = house
+        .database
+        .own
+        .rows("select id, name from crm_events.announcements")
+        .await;
     let events = inbox.all();
     for name in ["loyalty/tier.upgraded", "loyalty/mission.evaluated"] {
         let written = announced.iter().filter(|one| one["name"] == name);
         let written: BTreeSet<&str> = written.map(|one| one["id"].as_str().expect("an id")).collect();
         let accepted = ids(&events, name);
-        assert_eq!(accepted.keys().map(String::as_str).collect::<BTreeSet<_>>(), written, "{name}: all, and no other");
+        assert_eq!(
+            accepted.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+            written,
+            "{name}: all, and no other"
+        );
     }
-    let completed = events.iter().filter(|event| event.data["completed_now"] == true).map(|event| event.id.as_str());
+    let completed = events
+        .iter()
+        .filter(|event| event.data["completed_now"] == true)
+        .map(|event| event.id.as_str());
     assert_eq!(completed.collect::<BTreeSet<_>>().len(), 10, "each mission once");
     let awards = ids(&events, "loyalty/award.scheduled");
     assert_eq!(awards.len(), 1000, "every purchase one award");
     assert_eq!(house.dead_letters().await, 0);
     let resent = events.len() - events.iter().map(|event| &event.id).collect::<BTreeSet<_>>().len();
-    println!("1000 purchases, 200 killings and 2 restarts of the database: {} events, {resent} resent", events.len());
+    println!(
+        "1000 purchases, 200 killings and 2 restarts of the database: {} events, {resent} resent",
+        events.len()
+    );
     assert_eq!(worker.stop().await, 0, "{}", worker.log());
 }
 
@@ -122,7 +145,11 @@ async fn a_worker_killed_between_the_database_and_the_announcement_announces_it_
     held.release();
 
     assert_eq!(house.number(unsent).await, 0);
-    assert_eq!(house.number("select count(*) from crm_events.tier_history").await, 1, "moved once");
+    assert_eq!(
+        house.number("select count(*) from crm_events.tier_history").await,
+        1,
+        "moved once"
+    );
     let upgraded = ids(&inbox.all(), "loyalty/tier.upgraded");
     let key = format!("tier:{}:u-1:upgraded:1", house.merchant);
     assert_eq!(upgraded.keys().collect::<Vec<_>>(), [&key]);

@@ -28,7 +28,10 @@ fn folder() -> &'static Path {
 async fn node() -> &'static str {
     static NODE: OnceCell<String> = OnceCell::const_new();
     let install = async || {
-        let ran = Command::new(folder().join("install")).output().await.expect("the script runs");
+        let ran = Command::new(folder().join("install"))
+            .output()
+            .await
+            .expect("the script runs");
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
         String::from_utf8(ran.stdout).expect("a path").trim().to_owned()
     };
@@ -46,10 +49,16 @@ impl Workflows {
         let mut executor = Command::new(node().await);
         executor.arg(folder().join("executor/main.ts"));
         executor.args(["--port", "0", "--database-url", &house.url()]);
-        executor.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log("executor")).kill_on_drop(true);
+        executor
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log("executor"))
+            .kill_on_drop(true);
         let mut executor = executor.spawn().expect("Node starts");
         let mut lines = BufReader::new(executor.stdout.take().expect("piped")).lines();
-        let first = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("its address");
+        let first = tokio::time::timeout(PATIENCE, lines.next_line())
+            .await
+            .expect("its address");
         let url = first.expect("readable").expect("the executor runs; see its log");
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
 
@@ -57,8 +66,17 @@ impl Workflows {
         let address = free.expect("a free port").to_string();
         let mut service = Command::new(node().await);
         service.arg(folder().join("src/main.ts")).env_clear();
-        service.envs([("MODE", "http"), ("HTTP_ADDR", &address), ("INNGEST_DEV", &url), ("DATABASE_URL", &house.url())]);
-        service.stdin(Stdio::null()).stdout(log("workflows")).stderr(log("workflows-errors")).kill_on_drop(true);
+        service.envs([
+            ("MODE", "http"),
+            ("HTTP_ADDR", &address),
+            ("INNGEST_DEV", &url),
+            ("DATABASE_URL", &house.url()),
+        ]);
+        service
+            .stdin(Stdio::null())
+            .stdout(log("workflows"))
+            .stderr(log("workflows-errors"))
+            .kill_on_drop(true);
         let service = service.spawn().expect("Node starts");
         let workflows = Self {
             url,
@@ -71,13 +89,20 @@ impl Workflows {
                 tokio::time::sleep(super::LOOK).await;
             }
         };
-        tokio::time::timeout(PATIENCE, ready).await.expect("the workflows serve");
-        workflows.post("sync", &json!({"url": format!("http://{address}/api/inngest")})).await;
+        tokio::time::timeout(PATIENCE, ready)
+            .await
+            .expect("the workflows serve");
+        workflows
+            .post("sync", &json!({"url": format!("http://{address}/api/inngest")}))
+            .await;
         workflows
     }
 
     async fn post(&self, what: &str, body: &Value) -> Value {
-        let request = self.http.post(format!("{}/{what}", self.url)).header("Content-Type", "application/json");
+        let request = self
+            .http
+            .post(format!("{}/{what}", self.url))
+            .header("Content-Type", "application/json");
         self.answer(what, request.body(body.to_string())).await
     }
 
@@ -87,7 +112,9 @@ impl Workflows {
 
     async fn answer(&self, what: &str, request: reqwest::RequestBuilder) -> Value {
         let answer = tokio::time::timeout(PATIENCE, request.send()).await;
-        let answer = answer.unwrap_or_else(|_| panic!("no answer: {what}")).expect("the executor answers");
+        let answer = answer
+            .unwrap_or_else(|_| panic!("no answer: {what}"))
+            .expect("the executor answers");
         let status = answer.status();
         let text = answer.text().await.expect("a body");
         assert!(status.is_success(), "{what}: {status}: {text}");
@@ -115,13 +142,26 @@ impl Workflows {
 
     /// The events of this name.
     pub(super) async fn named(&self, name: &str) -> Vec<Value> {
-        self.events().await.into_iter().filter(|event| event["name"] == name).collect()
+        self.events()
+            .await
+            .into_iter()
+            .filter(|event| event["name"] == name)
+            .collect()
     }
 
     /// Every run that came to an end that is none.
     pub(super) async fn failed(&self) -> Vec<Value> {
         let runs = self.get("runs").await;
-        let failed = |run: &&Value| run["status"].as_str().is_some_and(|status| status.eq_ignore_ascii_case("failed"));
-        runs.as_array().expect("a list").iter().filter(failed).cloned().collect()
+        let failed = |run: &&Value| {
+            run["status"]
+                .as_str()
+                .is_some_and(|status| status.eq_ignore_ascii_case("failed"))
+        };
+        runs.as_array()
+            .expect("a list")
+            .iter()
+            .filter(failed)
+            .cloned()
+            .collect()
     }
 }
