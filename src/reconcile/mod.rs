@@ -114,12 +114,13 @@ impl Reconciler {
     /// # Errors
     /// The database fails; the next pass begins anew.
     pub async fn pass(&self) -> Result<Ended, LedgerError> {
-        if !self.keep_lease().await? {
-            return Ok(Ended::NotOurs);
-        }
+        // Before the lease: others may be able to work.
         let consumers = self.working();
         if consumers.is_empty() {
             return Ok(Ended::Idle);
+        }
+        if !self.keep_lease().await? {
+            return Ok(Ended::NotOurs);
         }
         let past_ms = self.ports.clock.now_ms().saturating_sub(GRACE_MS);
         match self.progress.behind(past_ms).await {
