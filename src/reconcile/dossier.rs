@@ -2,9 +2,12 @@
 //!
 //! It asks the database only, writes nothing, and shows no column that no decision reads: not the text of a voucher either.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::GRACE_MS;
 use super::balance::{Place, verdicts};
@@ -18,8 +21,8 @@ use crate::rows::Table;
 pub struct RowDossier {
     pub table: &'static str,
     pub id: String,
-    /// The columns that decisions read.
-    pub row: Map<String, Value>,
+    /// The columns that decisions read, as the database writes them: amounts are exact.
+    pub row: BTreeMap<String, Box<RawValue>>,
     /// Why it cannot be read, if it cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,
@@ -102,14 +105,12 @@ async fn of_row(
     row: &LedgerRow,
     now: Timestamp,
 ) -> Result<RowDossier, LedgerError> {
-    let image: Map<String, Value> = serde_json::from_str(&row.image).unwrap_or_default();
-    let known = columns(table)
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), image.get(*name)?.clone())));
+    let mut image: BTreeMap<String, Box<RawValue>> = serde_json::from_str(&row.image).unwrap_or_default();
+    image.retain(|name, _| columns(table).contains(&name.as_str()));
     let mut dossier = RowDossier {
         table: table.name(),
         id: row.id.clone(),
-        row: known.collect(),
+        row: image,
         unreadable: None,
         decisions: Vec::new(),
     };
@@ -190,7 +191,7 @@ async fn of_effect(
             }
             (_, None, _) => "Nothing is to be done, and nothing was.".to_owned(),
             (_, Some(place), Some(state)) => next(place, state),
-            (_, Some(place), None) => next_of_unknown(place),
+            (_, Some(place), None) => next_of_unknown(place, way),
         },
         effect: state,
         ..decided
@@ -340,9 +341,12 @@ fn points(count: i64) -> String {
     }
 }
 
-fn next_of_unknown(place: Place) -> String {
-    match place {
-        Place::InFlight => ON_ITS_WAY.to_owned(),
+fn next_of_unknown(place: Place, way: Way) -> String {
+    match (place, way) {
+        (Place::InFlight, _) => ON_ITS_WAY.to_owned(),
+        (_, Way::Tiers | Way::Progress) => {
+            "Nothing is known of it. The next pass of the reconciler that comes to it evaluates it.".to_owned()
+        }
         _ => "Nothing is known of it. The next pass of the reconciler notes it, and sends it again 15 min later."
             .to_owned(),
     }

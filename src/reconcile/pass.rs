@@ -53,7 +53,7 @@ pub enum Kind {
 }
 
 /// The most events and announcements that a pass sends.
-const MAX_SENT: usize = 1000;
+const MAX_SENT: i32 = 1000;
 /// Rows and effects of one call.
 const PAGE: i32 = 400;
 /// Rows of each ledger that a pass looks at whatever their age.
@@ -121,7 +121,7 @@ pub(super) async fn run(reconciler: &Reconciler, consumers: Vec<Consumer>) -> Re
         rules,
         now: reconciler.ports.clock.now(),
         stopped: false,
-        left: MAX_SENT,
+        left: usize::try_from(MAX_SENT).unwrap_or(0),
         report: Report::default(),
     };
     let ended = pass.look_around().await;
@@ -134,7 +134,7 @@ impl Pass<'_> {
     async fn look_around(&mut self) -> Result<(), LedgerError> {
         self.report.overdue = self.reconciler.books.overdue().await?;
         self.reconciler.ports.telemetry.overdue(self.report.overdue);
-        let unsent = self.reconciler.books.unsent(UNSENT_S, PAGE).await?;
+        let unsent = self.reconciler.books.unsent(UNSENT_S, MAX_SENT).await?;
         self.announce(&unsent).await?;
         self.suspects().await?;
         for table in self.tables() {
@@ -164,7 +164,7 @@ impl Pass<'_> {
 
     /// What somebody noted: stale, missing, overdue.
     async fn suspects(&mut self) -> Result<(), LedgerError> {
-        let suspects = self.reconciler.books.suspects(PAGE).await?;
+        let suspects = self.reconciler.books.suspects(MAX_SENT).await?;
         let mut by_table: BTreeMap<Table, BTreeSet<&str>> = BTreeMap::new();
         for suspect in &suspects {
             by_table.entry(suspect.table).or_default().insert(&suspect.row_id);

@@ -290,24 +290,27 @@ fn pure_rooms_name_no_io_and_no_clock() {
 }
 
 #[test]
-fn every_test_that_the_invariants_name_exists() {
+fn every_test_that_the_invariants_and_the_edge_cases_name_exists() {
     let architecture = read("ARCHITECTURE.md");
     let section = architecture.split("\n## ").find(|part| part.starts_with("Invariants"));
     let section = section.expect("a section called Invariants");
+    let cases = read("docs/edge-cases.md");
     let is_test = |word: &&str| {
         word.matches('_').count() >= 3
             && word
                 .chars()
                 .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
-    let named: Vec<&str> = quoted(section).into_iter().filter(is_test).collect();
-    assert!(named.len() >= 20, "only {} tests are named", named.len());
     let sources = sources();
-    let missing = named.into_iter().filter(|name| {
-        let declared = format!("fn {name}(");
-        !sources.iter().any(|file| file.text.contains(&declared))
-    });
-    assert_none(&missing.map(ToOwned::to_owned).collect::<Vec<_>>());
+    for document in [section, &cases] {
+        let named: Vec<&str> = quoted(document).into_iter().filter(is_test).collect();
+        assert!(named.len() >= 20, "only {} tests are named", named.len());
+        let missing = named.into_iter().filter(|name| {
+            let declared = format!("fn {name}(");
+            !sources.iter().any(|file| file.text.contains(&declared))
+        });
+        assert_none(&missing.map(ToOwned::to_owned).collect::<Vec<_>>());
+    }
 }
 
 #[test]

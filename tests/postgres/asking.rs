@@ -88,7 +88,7 @@ fn without_times(text: &str) -> String {
 async fn books_that_balance_exit_0_and_every_way_of_not_doing_so_is_found() {
     let db = database().await;
     settled(&db, "settled").await;
-    let element = json!([{"merchant_id": "m-1", "user_id": "u-1", "effect_key": "tier:m-1:u-1", "program_rev": 1, "as_of_ms": 1,
+    let element = json!([{"merchant_id": "m-1", "user_id": "u-1", "effect_key": "tier:m-1:u-1", "program_rev": 1, "as_of_ms": super::TS_MS,
         "rules": {"metric": "spend", "window": {"kind": "lifetime"}, "time_zone": "UTC", "timing": "immediate",
             "ladder": [{"name": "silver", "threshold": "150"}]}, "triggers": []}]);
     db.own.announcing("evaluate_tiers", &element).await;
@@ -261,7 +261,7 @@ async fn a_member_is_explained_with_points_tier_and_what_is_not_settled() {
     let db = database().await;
     settled(&db, "p").await;
     settled(&db, "q").await;
-    let element = json!([{"merchant_id": "m-1", "user_id": "u-1", "effect_key": "tier:m-1:u-1", "program_rev": 1, "as_of_ms": 1,
+    let element = json!([{"merchant_id": "m-1", "user_id": "u-1", "effect_key": "tier:m-1:u-1", "program_rev": 1, "as_of_ms": super::TS_MS,
         "rules": {"metric": "spend", "window": {"kind": "lifetime"}, "time_zone": "UTC", "timing": "immediate",
             "ladder": [{"name": "silver", "threshold": "150"}]}, "triggers": []}]);
     db.own.announcing("evaluate_tiers", &element).await;

@@ -163,7 +163,6 @@ async fn balance(db: &Database, case: &str, policy: &str, log: Log) {
                 now[0]["status"] == purchase.status && now[0]["refunded_amount"] == purchase.refunded.as_str()
             })
             .expect("one of the states");
-        db.own.call("apply_award", &event(case, row, state, 2, policy)).await;
         db.own.settle("settle_award", &format!("award:{id}")).await;
         let effect = db.own.effect(&format!("award:{id}")).await;
         let booked = effect["booked"].as_i64().expect("a number");

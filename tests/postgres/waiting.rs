@@ -176,6 +176,14 @@ async fn two_revisions_of_one_row_do_not_mix_their_shares() {
             db.own.rows(counted).await,
             [json!({"effect_key": "mission:m-1:b:u-1:x"})]
         );
+        let told = "select effect_key, detail->>'progress' as progress from crm_events.effects where kind = 'mission'";
+        let progress = db
+            .own
+            .rows(&format!(
+                "select progress from ({told}) told where effect_key like '%:a:%'"
+            ))
+            .await;
+        assert_eq!(progress, [json!({"progress": "0"})], "it left its first mission");
     }
     db.done().await;
 }

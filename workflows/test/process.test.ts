@@ -62,6 +62,29 @@ test("told to end before Inngest was ever reached it ends", async () => {
   assert.equal(await ended(service), 0);
 });
 
+test("in production a call that Inngest did not sign runs nothing, and without its database it is not ready", async () => {
+  const service = start(SERVICE, [], {
+    DATABASE_URL: "postgres://u@127.0.0.1:1/x",
+    INNGEST_EVENT_KEY: "event-key",
+    INNGEST_SIGNING_KEY: "signkey-prod-00",
+    MODE: "http",
+    HTTP_ADDR: "127.0.0.1:0",
+  });
+  try {
+    const [, port] = await service.line(/serving on port (\d+)/);
+    const url = `http://127.0.0.1:${port}`;
+    const body = JSON.stringify({ version: 2, event: { name: "x", data: {} }, events: [], steps: {}, ctx: { run_id: "r", attempt: 0 } });
+    const call = { method: "POST", headers: { "content-type": "application/json" }, body };
+    assert.equal((await fetch(`${url}/api/inngest?fnId=crm-event-processors-sweeper&stepId=step`, call)).status, 401);
+    assert.equal((await fetch(`${url}/readyz`)).status, 503);
+    assert.equal((await fetch(`${url}/livez`)).status, 200);
+    assert.equal((await fetch(`${url}/other`)).status, 404);
+  } finally {
+    service.child.kill("SIGTERM");
+    assert.equal(await ended(service), 0);
+  }
+});
+
 test("a run goes on after a kill -9 between its steps, and a SIGTERM ends with 0", async () => {
   const db = await Database.create();
   const processes: Process[] = [];

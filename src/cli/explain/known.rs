@@ -43,10 +43,11 @@ impl Subject {
             (None, None) => {}
         }
         // A file of that name is a file: ids seldom are names of files, and recordings always are.
-        let guess = options
-            .file
+        let has_database = options
+            .database_url
             .as_deref()
-            .filter(|path| !path.exists() && options.database_url.is_some());
+            .is_some_and(|url| !url.trim().is_empty());
+        let guess = options.file.as_deref().filter(|path| has_database && !path.exists());
         let id = guess.and_then(|path| path.to_str()).filter(|id| *id != "-");
         Ok(id.map(|id| Self::Anything(id.to_owned())))
     }
@@ -106,8 +107,8 @@ fn write(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
     for row in &answer.rows {
         writeln!(out, "{} {}", row.table, clean(&row.id))?;
         for (name, value) in &row.row {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            writeln!(out, "  {name:<17}{}", clean(&value))?;
+            let text = serde_json::from_str::<String>(value.get());
+            writeln!(out, "  {name:<17}{}", clean(text.as_deref().unwrap_or(value.get())))?;
         }
         if let Some(problem) = &row.unreadable {
             writeln!(
@@ -135,7 +136,7 @@ fn write_decided(out: &mut impl Write, decided: &Decided) -> io::Result<()> {
         decided.consumer, decided.decision, decided.reason
     )?;
     let mut line = |name: &str, value: Option<&str>| match value {
-        Some(value) => writeln!(out, "    {name:<10}{}", clean(value)),
+        Some(value) => writeln!(out, "    {name:<12}{}", clean(value)),
         None => Ok(()),
     };
     line("effect", decided.effect_key.as_deref())?;

@@ -179,8 +179,8 @@ impl House {
         Connector::start(&self.name, database).await
     }
 
-    /// Waits until a topic holds so many records and every topic is committed to its end.
-    pub(super) async fn read_through(&self, table: &str, records: i64) {
+    /// Waits until a topic holds so many records.
+    pub(super) async fn holds(&self, table: &str, records: i64) {
         let topic = self.topic(table);
         let asking = async {
             loop {
@@ -194,6 +194,11 @@ impl House {
         };
         let waited = tokio::time::timeout(PATIENCE, asking).await;
         assert!(waited.is_ok(), "{topic} never held {records} records");
+    }
+
+    /// Waits until a topic holds so many records and every topic is committed to its end.
+    pub(super) async fn read_through(&self, table: &str, records: i64) {
+        self.holds(table, records).await;
         topics::wait_all_committed(&self.name, &self.topics()).await;
     }
 
