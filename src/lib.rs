@@ -38,6 +38,8 @@ pub mod pipeline;
 #[cfg(feature = "io")]
 pub mod postgres;
 #[cfg(feature = "io")]
+pub mod reconcile;
+#[cfg(feature = "io")]
 pub mod telemetry;
 #[cfg(feature = "io")]
 pub mod tls;

@@ -11,6 +11,7 @@ mod explain;
 mod hang;
 mod healthcheck;
 mod migrate;
+mod reconcile;
 // Its limits are public: the benchmark puts the same worker together.
 pub mod run;
 
@@ -44,9 +45,11 @@ enum Command {
     /// Run the worker on an embedded Kafka, a seeded workload and an in-process Inngest, and balance the books.
     Demo(demo::Options),
     /// Say what each recorded message is and what every consumer would do with it.
-    Explain(explain::Options),
+    Explain(Box<explain::Options>),
     /// Bring a database to the schema of this binary.
     Migrate(migrate::Options),
+    /// Say whether everything in the ledgers is settled, and whether the wallet has what was booked.
+    Reconcile(Box<reconcile::Options>),
     /// Print the settings as they are understood, secrets redacted.
     Config(Box<crate::config::Flags>),
     /// Ask a running worker on this machine whether it is live.
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Migrate(options) => migrate::run(&options),
+        Command::Reconcile(options) => reconcile::run(&options),
         Command::Config(flags) => config::run(&flags),
         Command::Healthcheck(options) => healthcheck::run(&options),
         Command::Version => {

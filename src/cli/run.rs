@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::future::OptionFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::{Code, hang};
@@ -17,7 +18,8 @@ use crate::kafka::{self, Membership};
 use crate::loyalty::Programs;
 use crate::pipeline::source::Failure;
 use crate::pipeline::{self, Exit, Ports, Randomness, RuleBook};
-use crate::postgres::{self, Ledger, PostgresLedger};
+use crate::postgres::{self, Books, Ledger, PostgresLedger};
+use crate::reconcile::Reconciler;
 use crate::record::{Budget, Topics};
 use crate::telemetry::{self, Telemetry, logging};
 
@@ -67,7 +69,7 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
     }
     let redis = RedisSettings {
         window: settings.dedup_window,
-        ..RedisSettings::new(settings.redis_url.clone(), owner)
+        ..RedisSettings::new(settings.redis_url.clone(), owner.clone())
     };
     let dedupe = RedisDedupe::new(&redis)?;
     match dedupe.policy_warning().await {
@@ -86,10 +88,10 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
     // Waiting for the database, and looking whether everything is there with slow brokers, may take a while. Nothing is in
     // hand before.
     let started = async {
-        let (ledger, book) = knowledge(&settings, programs).await?;
-        anyhow::Ok((ledger, book, join(&settings, Arc::clone(&telemetry)).await?))
+        let (knowledge, book) = knowledge(&settings, programs).await?;
+        anyhow::Ok((knowledge, book, join(&settings, Arc::clone(&telemetry)).await?))
     };
-    let (ledger, book, (handle, source)) = tokio::select! {
+    let (knowledge, book, (handle, source)) = tokio::select! {
         started = started => started?,
         () = shutdown.cancelled() => {
             tracing::info!("stopped before it began");
@@ -112,7 +114,7 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
         dead_letters: Arc::new(dead_letters),
         clock,
         randomness,
-        ledger,
+        ledger: knowledge.as_ref().map(|(ledger, _)| Arc::clone(ledger)),
         old_records: settings.old_records,
         rules: book,
         telemetry: Arc::clone(&telemetry),
@@ -121,8 +123,11 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
         &telemetry,
         Duration::from_millis(u64::from(settings.session_timeout_ms)),
     )?;
+    let reconciling = reconcile_beside(&settings, &ports, knowledge, owner, &shutdown);
     let exit = pipeline::run(options, handle, ports, shutdown.clone()).await;
     shutdown.cancel();
+    // Only its farewell to the lease is left to do.
+    let _ended = tokio::time::timeout(LEAVE_DEADLINE, OptionFuture::from(reconciling)).await;
     if !source.left(LEAVE_DEADLINE).await {
         tracing::warn!("leaving without the group's farewell: the brokers do not answer");
     }
@@ -167,12 +172,12 @@ pub fn revoke_deadline(session_timeout_ms: u32) -> Duration {
     REVOKE_DEADLINE.min(Duration::from_millis(u64::from(session_timeout_ms)) / 2)
 }
 
+/// What is settled.
+type Knowledge = (Arc<dyn Ledger>, Books);
+
 /// What is settled, and the rules: from the database, unless a file has the programs; the cut-off is the database's, if there
 /// is one.
-async fn knowledge(
-    settings: &Settings,
-    programs: Option<Programs>,
-) -> anyhow::Result<(Option<Arc<dyn Ledger>>, RuleBook)> {
+async fn knowledge(settings: &Settings, programs: Option<Programs>) -> anyhow::Result<(Option<Knowledge>, RuleBook)> {
     let Some(url) = &settings.database else {
         let programs = Arc::new(programs.unwrap_or_default());
         let rules = Rules::new(programs, settings.effective_from);
@@ -182,7 +187,34 @@ async fn knowledge(
     let cache = postgres::RulesCache::new(&settings.cache_url);
     let cache = cache.map_err(|error| Problems(vec![format!("CRM_CACHE_REDIS_URL: {error}")]))?;
     let book = postgres::rule_book(Arc::clone(&client), Some(cache), settings.effective_from, programs).await?;
-    Ok((Some(Arc::new(PostgresLedger::new(client))), book))
+    let ledger = Arc::new(PostgresLedger::new(Arc::clone(&client)));
+    Ok((Some((ledger, Books::new(client))), book))
+}
+
+/// With a database, the net under what was lost.
+fn reconcile_beside(
+    settings: &Settings,
+    ports: &Ports,
+    knowledge: Option<Knowledge>,
+    owner: String,
+    shutdown: &CancellationToken,
+) -> Option<tokio::task::JoinHandle<()>> {
+    let (ledger, books) = knowledge?;
+    let group = settings.group.name();
+    let reconciler = Reconciler {
+        ports: ports.clone(),
+        ledger,
+        books,
+        progress: Arc::new(kafka::Backlog {
+            connection: settings.kafka.clone(),
+            group: group.clone(),
+            topics: settings.topics(),
+        }),
+        consumers: settings.consumers.iter().map(|(consumer, _)| *consumer).collect(),
+        group,
+        owner,
+    };
+    Some(tokio::spawn(reconciler.run(shutdown.clone())))
 }
 
 async fn join(

@@ -6,6 +6,7 @@ mod database;
 mod deciding;
 mod flags;
 mod push;
+mod reconciling;
 mod secret;
 
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use crate::telemetry::{Push, logging};
 pub use crate::pipeline::OldRecords;
 pub use deciding::Deciding;
 pub use flags::{Flags, variables};
+pub use reconciling::{Out, Reconciling};
 pub use secret::Secret;
 
 /// The settings of `run`.

@@ -7,7 +7,7 @@ use crate::debezium::Op;
 use crate::dedupe::{ClaimKey, escape};
 use crate::inngest::{Award, Basis, Event, EventData, RewardSource, RowRef, Side};
 use crate::loyalty::DueAt;
-use crate::rows::{MerchantId, RowChange, RowId, Table, UserId};
+use crate::rows::{ChangeVersion, MerchantId, RowChange, RowId, Table, UserId};
 
 /// What one change leads to: one effect, or two where it concerns two members (both sides of a referral, the old and the
 /// new member of a row). Each has its own claim. The record is finished when all of them are.
@@ -80,6 +80,14 @@ impl Effects {
 
     pub fn iter(&self) -> impl Iterator<Item = &Effect> {
         std::iter::once(&self.first).chain(self.second.as_deref())
+    }
+
+    #[must_use]
+    pub fn map(self, change: impl Fn(Effect) -> Effect) -> Self {
+        Self {
+            first: change(self.first),
+            second: self.second.map(|second| Box::new(change(*second))),
+        }
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Effect> {
@@ -162,6 +170,27 @@ impl Effect {
                 }
             }
         }
+    }
+
+    /// The same as of a state that no change told of: its version is a fingerprint of what it says of its fact.
+    #[must_use]
+    pub fn of_state(mut self) -> Self {
+        let fact = self.fact();
+        // Writing texts, numbers and booleans into memory cannot fail.
+        let basis = serde_json::to_string(&fact.basis).unwrap_or_default();
+        let version = ChangeVersion::State(super::fnv1a([&basis, &fact.target.to_string()]));
+        self.source.version = version;
+        self.claim = self.claim.at(version);
+        self.event.id = self.claim.clone();
+        self
+    }
+
+    /// The same, sent once more on purpose.
+    #[must_use]
+    pub fn marked(mut self, mark: &str) -> Self {
+        self.claim = self.claim.marked(mark);
+        self.event.id = self.claim.clone();
+        self
     }
 
     /// Takes over what an older effect of the same key was for, when this one makes it needless.

@@ -220,7 +220,7 @@ impl Consumer {
 
 /// FNV-1a, 64 bits; 0xff, which no UTF-8 text holds, ends each part. Not the standard library's hasher, whose result may
 /// change with the toolchain.
-fn fnv1a(parts: [&str; 2]) -> u64 {
+pub(crate) fn fnv1a(parts: [&str; 2]) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for part in parts {
         for byte in part.bytes().chain([0xff]) {

@@ -25,6 +25,19 @@ impl ClaimKey {
         Self(text.into())
     }
 
+    /// The same effect of the same row, of another version: the version is the last component.
+    #[must_use]
+    pub fn at(&self, version: ChangeVersion) -> Self {
+        let effect = self.0.rsplit_once(':').map_or("", |(effect, _)| effect);
+        Self(format!("{effect}:{version}").into())
+    }
+
+    /// Sent once more on purpose: `#h2` is the second time that the reconciler heals.
+    #[must_use]
+    pub fn marked(&self, mark: &str) -> Self {
+        Self(format!("{self}#{mark}").into())
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -70,6 +83,23 @@ mod tests {
             ChangeVersion::Snapshot(7),
         );
         assert_eq!(key.as_str(), "tier:evaluation:wallet_ledger:p-1:r7");
+    }
+
+    #[test]
+    fn a_state_without_a_change_has_its_own_version_and_a_mark_for_every_time_it_is_sent() {
+        let row = RowId::new("p:1#h1").expect("not empty");
+        let key = ClaimKey::new(
+            "currency",
+            "award",
+            Table::PurchaseLedger,
+            &row,
+            ChangeVersion::Snapshot(7),
+        );
+        let healed = key.at(ChangeVersion::State(0xa0b)).marked("h2");
+        assert_eq!(
+            healed.as_str(),
+            "currency:award:purchase_ledger:p%3A1#h1:s0000000000000a0b#h2"
+        );
     }
 
     #[test]

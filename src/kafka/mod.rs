@@ -4,6 +4,7 @@
 //! into batches, as far as the memory budget has room; back-pressure pauses partitions. Nothing is committed that the
 //! pipeline did not ask for. It never looks into a record.
 
+mod backlog;
 mod client;
 mod consumer;
 pub mod embedded;
@@ -15,6 +16,7 @@ mod preflight;
 mod rebalance;
 mod seeding;
 
+pub use backlog::Backlog;
 pub use client::{Connection, Logging, MAX_POLL_INTERVAL, consumer_config, producer_config};
 pub use consumer::{Membership, Source, start};
 pub use grants::Grant;

@@ -117,7 +117,7 @@ fn standing(row: &tokio_postgres::Row) -> Result<Standing, LedgerError> {
     }
 }
 
-fn announcement(row: &tokio_postgres::Row) -> Result<Announcement, LedgerError> {
+pub(super) fn announcement(row: &tokio_postgres::Row) -> Result<Announcement, LedgerError> {
     let data: String = field(row, 4)?;
     let unreadable = |error| LedgerError::Unknown(format!("an announcement that is no JSON: {error}"));
     Ok(Announcement {

@@ -67,7 +67,7 @@ macro_rules! migrations {
 }
 
 /// All, in the order in which they are applied.
-pub const MIGRATIONS: [Migration; 13] = migrations![
+pub const MIGRATIONS: [Migration; 14] = migrations![
     "0001_ledgers",
     "0002_publication",
     "0003_programs",
@@ -81,6 +81,7 @@ pub const MIGRATIONS: [Migration; 13] = migrations![
     "0011_sweeper",
     "0012_cut_off",
     "0013_roles",
+    "0014_reconcile",
 ];
 
 /// Where it is noted what was applied; may be run again and again.

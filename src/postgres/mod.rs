@@ -5,6 +5,7 @@
 //! announced. It never decides what a row means (the consumers do), never tries again and never judges an error for a
 //! record: the pipeline does.
 
+mod books;
 mod cache;
 mod calls;
 mod client;
@@ -23,6 +24,7 @@ use crate::consumers::{Consumer, Effect};
 use crate::inngest::event::ANNOUNCED_V;
 use crate::rows::Row;
 
+pub use books::{Books, EffectState, LedgerRow, MemberState, Noted, Suspect, Unbalanced};
 pub use cache::RulesCache;
 pub use client::{Client, MAX_CONNECTIONS};
 pub use ledger::PostgresLedger;

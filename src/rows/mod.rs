@@ -91,6 +91,8 @@ pub enum ChangeVersion {
     Snapshot(i64),
     /// `source.lsn` of a snapshot row without `source.ts_ms`, written `rl<lsn>`.
     SnapshotLsn(i64),
+    /// A state of the row that no change told of, by its fingerprint, written `s<hex>`.
+    State(u64),
 }
 
 /// One change of one row we know.
@@ -275,6 +277,7 @@ impl std::fmt::Display for ChangeVersion {
             Self::Lsn(lsn) => write!(f, "{lsn}"),
             Self::Snapshot(ms) => write!(f, "r{ms}"),
             Self::SnapshotLsn(lsn) => write!(f, "rl{lsn}"),
+            Self::State(fingerprint) => write!(f, "s{fingerprint:016x}"),
         }
     }
 }

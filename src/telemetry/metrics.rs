@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, MeterProvider as _};
+use opentelemetry::metrics::{Counter, Gauge, Histogram, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use tokio::sync::watch;
 
@@ -18,6 +18,7 @@ use crate::consumers::Consumer;
 use crate::dedupe::Claim;
 use crate::inngest::Answer;
 use crate::pipeline::Outcome;
+use crate::reconcile::{Ended, Kind};
 use crate::record::TopicPartition;
 
 /// Seconds: from a loopback answer to a night of back-off.
@@ -46,6 +47,11 @@ pub struct Telemetry {
     commits: Counter<u64>,
     rebalances: Counter<u64>,
     room_pauses: Counter<u64>,
+    reconciler_passes: Counter<u64>,
+    reconciler_rows: Counter<u64>,
+    reconciler_heals: Counter<u64>,
+    reconciler_findings: Gauge<u64>,
+    effects_overdue: Gauge<i64>,
     seen: Arc<Observed>,
 }
 
@@ -152,6 +158,17 @@ impl Telemetry {
             commits: counter(names::COMMITS, "Offset commits, by result."),
             rebalances: counter(names::REBALANCES, "Rebalance callbacks, by kind."),
             room_pauses: counter(names::ROOM_PAUSES, "Times the fetch paused because memory was used up."),
+            reconciler_passes: counter(names::RECONCILER_PASSES, "Passes of the reconciler, by how they ended."),
+            reconciler_rows: counter(names::RECONCILER_ROWS, "Rows of the ledgers that were decided again."),
+            reconciler_heals: counter(names::RECONCILER_HEALS, "Events sent once more, by consumer."),
+            reconciler_findings: meter
+                .u64_gauge(names::RECONCILER_FINDINGS)
+                .with_description("What the last pass found that a person must look at, by kind.")
+                .build(),
+            effects_overdue: meter
+                .i64_gauge(names::EFFECTS_OVERDUE)
+                .with_description("Effects that are due for longer than a quarter of an hour.")
+                .build(),
             registry,
             provider,
             pushes,
@@ -183,6 +200,15 @@ impl Telemetry {
                 self.retries
                     .add(0, &[consumer_label(Some(consumer)), KeyValue::new("target", target)]);
             }
+        }
+        for ended in Ended::LABELS {
+            self.reconciler_passes.add(0, &[KeyValue::new("result", ended)]);
+        }
+        self.reconciler_rows.add(0, &[]);
+        self.effects_overdue.record(0, &[]);
+        self.found(&Kind::ALL.map(|kind| (kind.name(), 0)));
+        for consumer in Consumer::ALL {
+            self.healed(consumer, 0);
         }
         for result in ["confirmed", "failed"] {
             self.commits.add(0, &[KeyValue::new("result", result)]);
@@ -285,6 +311,32 @@ impl Telemetry {
 
     pub fn rebalanced(&self, kind: &'static str) {
         self.rebalances.add(1, &[KeyValue::new("kind", kind)]);
+    }
+
+    /// A pass of the reconciler ended so.
+    pub fn reconciled(&self, ended: &'static str) {
+        self.reconciler_passes.add(1, &[KeyValue::new("result", ended)]);
+    }
+
+    pub fn looked_at(&self, rows: usize) {
+        self.reconciler_rows.add(rows as u64, &[]);
+    }
+
+    pub fn healed(&self, consumer: Consumer, events: usize) {
+        self.reconciler_heals
+            .add(events as u64, &[consumer_label(Some(consumer))]);
+    }
+
+    /// How much of each kind the last pass found.
+    pub fn found(&self, findings: &[(&'static str, usize)]) {
+        for (kind, count) in findings {
+            self.reconciler_findings
+                .record(*count as u64, &[KeyValue::new("kind", *kind)]);
+        }
+    }
+
+    pub fn overdue(&self, effects: i64) {
+        self.effects_overdue.record(effects, &[]);
     }
 
     /// Memory is used up and everything is paused, or there is room again.

@@ -26,10 +26,16 @@ pub const HALTED: &str = "crm_halted_partitions";
 pub const HELD: &str = "crm_held_partitions";
 pub const OUTSTANDING: &str = "crm_outstanding_records";
 pub const STANDING_STILL: &str = "crm_consumer_standing_still";
+pub const RECONCILER_PASSES: &str = "crm_reconciler_passes";
+pub const RECONCILER_ROWS: &str = "crm_reconciler_rows";
+pub const RECONCILER_HEALS: &str = "crm_reconciler_heals";
+/// Of the last pass of this process.
+pub const RECONCILER_FINDINGS: &str = "crm_reconciler_findings";
+pub const EFFECTS_OVERDUE: &str = "crm_effects_overdue";
 pub const POLL_AGE: &str = "crm_poll_age";
 pub const TICK_AGE: &str = "crm_tick_age";
 
-pub const ALL: [&str; 24] = [
+pub const ALL: [&str; 29] = [
     BUILD,
     RECEIVED,
     OUTCOMES,
@@ -52,6 +58,11 @@ pub const ALL: [&str; 24] = [
     HELD,
     OUTSTANDING,
     STANDING_STILL,
+    RECONCILER_PASSES,
+    RECONCILER_ROWS,
+    RECONCILER_HEALS,
+    RECONCILER_FINDINGS,
+    EFFECTS_OVERDUE,
     POLL_AGE,
     TICK_AGE,
 ];

@@ -4,6 +4,7 @@
 //! let a second member in, so these tests wait more than they work.
 
 mod answers;
+mod backlog;
 pub(crate) mod cluster;
 mod commits;
 pub(crate) mod consumer_sets;

@@ -32,7 +32,7 @@ fn basis() -> Value {
         "earn_currency": true, "created_at": CREATED, "completed_at": null})
 }
 
-async fn database() -> Database {
+pub(super) async fn database() -> Database {
     let db = Database::with(Ids::Mixed).await;
     db.own
         .run(&format!(

@@ -2,6 +2,7 @@
 //!
 //! Edge cases of the loyalty rules whose lowest height is SQL are named by number.
 
+mod asking;
 mod awards;
 mod grants;
 mod identities;
@@ -11,6 +12,7 @@ mod notes;
 mod programs;
 mod racing;
 mod racing_members;
+mod reconciling;
 mod roles;
 mod sweeping;
 mod tiers;
@@ -57,13 +59,18 @@ const TS_MS: i64 = 1_790_000_000_000;
 /// Long past, whatever the day of the test.
 const CREATED: &str = "2026-01-15T10:00:00Z";
 
-fn server() -> Config {
+/// An address of the running stack.
+fn stack(name: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/stack/.run/env");
     let text = std::fs::read_to_string(path);
     let text = text.unwrap_or_else(|error| panic!("no stack ({path}: {error}); start it with `make stack-up`"));
-    let url = text.lines().find_map(|line| line.strip_prefix("POSTGRES_URL="));
-    let url = url.unwrap_or_else(|| panic!("POSTGRES_URL is not in {path}; run `make stack-up`"));
-    url.parse().expect("an address")
+    let address = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let address = address.unwrap_or_else(|| panic!("{name} is not in {path}; run `make stack-up`"));
+    address.to_owned()
+}
+
+fn server() -> Config {
+    stack("POSTGRES_URL").parse().expect("an address")
 }
 
 async fn connect(config: &Config) -> Session {
@@ -140,6 +147,13 @@ impl Database {
         config.dbname(&name);
         let own = connect(&config).await;
         Self { config, own }
+    }
+
+    fn url(&self) -> String {
+        let name = self.config.get_dbname().expect("a name");
+        let address = stack("POSTGRES_URL");
+        let (server, _stacks) = address.rsplit_once('/').expect("an address");
+        format!("{server}/{name}")
     }
 
     /// On a server of the test's own.

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 /// Text for a person. Inside a JSON text the result is still the same JSON.
-pub(super) fn clean(text: &str) -> String {
+pub(in crate::cli) fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for character in text.chars() {
         push(&mut clean, character);

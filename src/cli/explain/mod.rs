@@ -3,13 +3,14 @@
 //!
 //! It calls the same decode, route and decide as the worker, one record at a time, so it shows what this record alone
 //! leads to: neither what dedupe skips nor what a newer change supersedes. It never talks to Kafka, Redis or Inngest,
-//! and no input ends it early.
+//! and no input ends it early. Given an id instead, `known` asks the database what became of it.
 //!
 //! The files stand in the order of the bytes: `lines` (one line at a time), `message` (a line's record), `verdict` (what
 //! becomes of it), then `text` or `json`; `clean` keeps control characters from outside off the terminal.
 
-mod clean;
+pub(super) mod clean;
 mod json;
+mod known;
 mod lines;
 mod message;
 #[cfg(test)]
@@ -37,10 +38,30 @@ const DEMO_NOTE: &str = "Decided with the demo's program, because PROGRAM_FILE i
                          are examples. Give --program-file to see what yours would do.";
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::doc_markdown, reason = "these comments are the help texts of a terminal")]
 pub(super) struct Options {
-    /// Messages as `kcat -J` prints them, or bare Debezium envelopes, one a line. `-` or nothing: standard input.
-    #[arg(value_name = "FILE")]
+    /// Messages as `kcat -J` prints them, or bare Debezium envelopes, one a line; `-` or nothing: standard input. With
+    /// DATABASE_URL, what is no file is the id of a row, or MERCHANT:USER.
+    #[arg(value_name = "FILE|ID")]
     file: Option<PathBuf>,
+    /// A purchase, from the database.
+    #[arg(long, value_name = "ID", conflicts_with = "file")]
+    purchase: Option<String>,
+    /// A mission claim, from the database.
+    #[arg(long, value_name = "ID", conflicts_with = "file")]
+    claim: Option<String>,
+    /// A referral, from the database.
+    #[arg(long, value_name = "ID", conflicts_with = "file")]
+    referral: Option<String>,
+    /// A voucher by its id, not by its code, from the database.
+    #[arg(long, value_name = "ID", conflicts_with = "file")]
+    code: Option<String>,
+    /// A member, from the database; a `:` inside of an id is written `%3A`.
+    #[arg(long, value_name = "MERCHANT:USER", conflicts_with = "file")]
+    member: Option<String>,
+    /// The database.
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: Option<String>,
     /// The loyalty programs (JSON). Without it the demo's program decides.
     #[arg(long, env = "PROGRAM_FILE", value_name = "FILE")]
     program_file: Option<String>,
@@ -72,6 +93,9 @@ enum Stopped {
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
+    if let Some(subject) = known::Subject::of(options)? {
+        return known::run(options, &subject);
+    }
     let deciding = Deciding::from_flags(&options.flags())?;
     let (programs, demo) = match &deciding.program_file {
         Some(path) => (super::run::read_programs(path)?, false),
