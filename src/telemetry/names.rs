@@ -35,7 +35,7 @@ pub const EFFECTS_OVERDUE: &str = "crm_effects_overdue";
 pub const POLL_AGE: &str = "crm_poll_age";
 pub const TICK_AGE: &str = "crm_tick_age";
 
-pub const ALL: [&str; 29] = [
+pub const ALL: [&str; 31] = [
     BUILD,
     RECEIVED,
     OUTCOMES,
@@ -45,6 +45,8 @@ pub const ALL: [&str; 29] = [
     REQUESTS,
     REQUEST_DURATION,
     IN_FLIGHT,
+    DATABASE_CALLS,
+    DATABASE_CALL_DURATION,
     RETRIES,
     COMMITS,
     COMMIT_AGE,
