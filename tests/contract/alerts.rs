@@ -15,6 +15,7 @@ fn scraped() -> BTreeSet<String> {
     let second = Duration::from_secs(1);
     telemetry.accepted(Consumer::Tier, second);
     telemetry.answered(Consumer::Tier, &Answer::Accepted, second);
+    telemetry.called(Consumer::Tier, "evaluate_tiers", "done", second);
     telemetry.dead_lettered("tier", "unknown_answer");
     crate::telemetry::publish_something(&telemetry);
     let text = telemetry.scrape().expect("text");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crm_event_processors::consumers::Consumer;
 use crm_event_processors::progress::frame::{self, Reading};
+use crm_event_processors::rows::Table;
 use futures::future::join_all;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -99,7 +100,8 @@ impl Load {
 /// What came out, against what went in: `accepted` are ids in the order of acceptance, repeats included; `kills` is how
 /// often somebody ended without a last commit, so that the next owner had to begin before the end. Prints the figures.
 pub(super) fn balance(produced: &[Change], accepted: &[String], kills: usize) {
-    for consumer in Consumer::ALL {
+    let readers = Consumer::ALL.into_iter().filter(|consumer| consumer.reads(Table::PurchaseLedger));
+    for consumer in readers {
         let needed = |_: &Change| true;
         let figures = balance_of(consumer, produced, accepted, kills, needed);
         println!("{}: {figures}", consumer.name());

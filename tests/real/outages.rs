@@ -7,9 +7,10 @@ use crm_event_processors::faults::Gate;
 use crm_event_processors::inngest::receiver::Fault;
 use crm_event_processors::loyalty::DEMO_PROGRAM;
 use crm_event_processors::pipeline::Exit;
+use crm_event_processors::rows::Table;
 
 use super::broker::Broker;
-use super::load::{ALL_PARTITIONS, Commitments, Load, PARTITIONS, all_committed, balance};
+use super::load::{Commitments, Load, PARTITIONS, all_committed, balance};
 use super::members::share_and_work;
 use super::worker::{Inbox, Worker, receiver};
 use super::{stack, unique};
@@ -20,6 +21,13 @@ use crate::kafka::worker::{World, patiently};
 const MERCHANT: &str = "m-any";
 /// After a drain with nothing in hand: the last commit may take 5 s and leaving 2 s; the rest is a busy machine's.
 const END: Duration = Duration::from_secs(12);
+/// What a process alone owns: the purchases' partitions, and one of each other ledger.
+const OWNED: usize = PARTITIONS as usize + Table::ALL.len() - 1;
+
+/// Whether it is the share of one of two.
+const fn is_half(partitions: usize) -> bool {
+    partitions == OWNED / 2 || partitions == OWNED.div_ceil(2)
+}
 
 /// A process in the cluster's group.
 fn process(cluster: &Cluster, inngest: &str) -> Worker {
@@ -52,20 +60,20 @@ async fn a_stopped_process_loses_its_partitions_and_commits_nothing_over_the_new
     let commitments = Commitments::watch(&cluster);
     stopped.start().await;
     other.start().await;
-    owns(&other, |partitions| partitions == ALL_PARTITIONS / 2).await;
-    owns(&stopped, |partitions| partitions == ALL_PARTITIONS / 2).await;
+    owns(&other, is_half).await;
+    owns(&stopped, is_half).await;
     load.goes_on(100).await;
 
     // In the middle of its work: with records in hand, requests and commits under way.
     stopped.signal("STOP").await;
-    owns(&other, |partitions| partitions == ALL_PARTITIONS).await;
+    owns(&other, |partitions| partitions == OWNED).await;
     // The new owner has gone on: everything that was there when it took over is committed, and more.
     load.goes_on(400).await;
     commitments.advance(400).await;
     stopped.signal("CONT").await;
     // It finds that it was thrown out, and joins again.
-    owns(&other, |partitions| partitions < ALL_PARTITIONS).await;
-    owns(&stopped, |partitions| partitions == ALL_PARTITIONS / 2).await;
+    owns(&other, |partitions| partitions < OWNED).await;
+    owns(&stopped, is_half).await;
     commitments.advance(200).await;
 
     let produced = load.stop().await;
