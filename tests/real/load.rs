@@ -100,7 +100,9 @@ impl Load {
 /// What came out, against what went in: `accepted` are ids in the order of acceptance, repeats included; `kills` is how
 /// often somebody ended without a last commit, so that the next owner had to begin before the end. Prints the figures.
 pub(super) fn balance(produced: &[Change], accepted: &[String], kills: usize) {
-    let readers = Consumer::ALL.into_iter().filter(|consumer| consumer.reads(Table::PurchaseLedger));
+    let readers = Consumer::ALL
+        .into_iter()
+        .filter(|consumer| consumer.reads(Table::PurchaseLedger));
     for consumer in readers {
         let needed = |_: &Change| true;
         let figures = balance_of(consumer, produced, accepted, kills, needed);
