@@ -49,6 +49,12 @@ pub(super) fn decide(
     );
     let reason = match target {
         Target::Zero(reason) if change.op == Op::Create => return Ok(Decision::Ignore(reason)),
+        // Of an unknown merchant the old image proves nothing: its program may be newer than the rules.
+        Target::Zero(Reason::NoProgram)
+            if !matches!(target_before, Some(Target::Points { .. })) && before.is_some() =>
+        {
+            return Ok(Decision::Ignore(Reason::NoProgram));
+        }
         Target::Zero(_) if matches!(target_before, Some(Target::Zero(_))) => {
             return Ok(Decision::Ignore(Reason::WasZeroBefore));
         }

@@ -61,6 +61,17 @@ impl Lane {
                         self.bury(item, Some(effect.key), reason, detail.clone(), false).await;
                     }
                 }
+                // Alone, it must not hold up the others. Delivered uncompared it does no harm: whoever settles compares once more.
+                Disposition::Hold { detail }
+                    if part.iter().all(|one| !matches!(one.effect.proof, Proof::IfKnown(_))) =>
+                {
+                    tracing::error!(
+                        consumer = self.consumer.name(),
+                        detail,
+                        "unknown answer: delivered uncompared"
+                    );
+                    kept.append(&mut part);
+                }
                 other => {
                     self.shared
                         .wait_for(self.consumer, Target::Database, other, &mut backoff)
@@ -72,6 +83,11 @@ impl Lane {
         if answered.is_empty() {
             return kept;
         }
+        self.finish_settled(answered, kept).await
+    }
+
+    /// What is settled is finished, and covers older states in hand.
+    async fn finish_settled(&self, answered: Vec<(Pending, Standing)>, mut kept: Vec<Pending>) -> Vec<Pending> {
         let mut finished = Vec::new();
         for (pending, standing) in answered {
             let Some(reason) = is_done(&pending.effect, standing) else {

@@ -29,6 +29,8 @@ pub(super) enum Fate {
     },
     /// One group whose event got an answer that nobody knows.
     Unknown {
+        /// Whose answer it was.
+        target: Target,
         detail: String,
     },
     /// Not sent: it must not overtake what the lane has set aside.
@@ -162,7 +164,7 @@ impl<'a> Delivery<'a> {
                 Disposition::Bisect { reason, detail } => {
                     return Some((self.take(request), Fate::Rejected { reason, detail }));
                 }
-                Disposition::Hold { detail } => return Some((self.take(request), Fate::Unknown { detail })),
+                Disposition::Hold { detail } => return Some((self.take(request), Fate::Unknown { target, detail })),
                 other => self.shared.wait_for(self.consumer, target, other, &mut backoff).await,
             }
         }
@@ -176,7 +178,7 @@ impl<'a> Delivery<'a> {
                 evaluation.make(&effects).await
             }
         };
-        self.shared.note(&disposition, self.is_again);
+        self.shared.note(target, &disposition, self.is_again);
         (target, disposition)
     }
 

@@ -112,9 +112,16 @@ impl Lane {
         if self.parked.due().is_some_and(|due| due <= Instant::now()) {
             self.try_puzzles().await;
         }
-        let pending = self.decide(items).await;
+        let rules = self.shared.ports.rules.current();
+        let (pending, unknown) = self.decide_by(&rules, items, false).await;
         let pending = self.compare(pending).await;
         self.bring_home(pending).await;
+        // Where a merchant is unknown, the rules may be older than the record: it is decided once more by newer ones.
+        if let Some((rules, unknown)) = self.with_newer_rules(unknown).await {
+            let (pending, _) = self.decide_by(&rules, unknown, true).await;
+            let pending = self.compare(pending).await;
+            self.bring_home(pending).await;
+        }
     }
 
     /// Once the consumer is halted, only partitions that go release what they hold.
@@ -128,19 +135,6 @@ impl Lane {
             }
             let _the_sender_is_ours = fence.changed().await;
         }
-    }
-
-    /// Decides each record; what needs no delivery is finished at once. Where a merchant is unknown, the rules may be older
-    /// than the record: it is decided once more by newer ones.
-    async fn decide(&mut self, items: Vec<Item>) -> Vec<Pending> {
-        let rules = self.shared.ports.rules.current();
-        let (mut pending, unknown) = self.decide_by(&rules, items, false).await;
-        if let Some((rules, unknown)) = self.with_newer_rules(unknown).await {
-            let (decided, _) = self.decide_by(&rules, unknown, true).await;
-            pending.extend(decided);
-            pending.sort_by_key(|pending| (pending.item.ticket.place, pending.item.ticket.seq));
-        }
-        pending
     }
 
     /// Waits for rules that are newer than these records, as long as one of them is ours.
@@ -157,7 +151,7 @@ impl Lane {
         }
     }
 
-    /// Gives what is to be delivered, and unless the rules are `final` what they do not know the merchant of.
+    /// Decides each record; what needs no delivery is finished at once. Gives what is to be delivered, and unless the rules are `final` what they do not know the merchant of.
     async fn decide_by(&mut self, rules: &Rules, items: Vec<Item>, is_final: bool) -> (Vec<Pending>, Vec<Item>) {
         let now = self.shared.ports.clock.now();
         let mut pending = Vec::with_capacity(items.len());
@@ -165,6 +159,11 @@ impl Lane {
         for item in items.into_iter().filter(|item| item.ticket.epoch.is_live()) {
             match consumers::decide(self.consumer, &item.received.change, rules, now) {
                 Decision::Ignore(Reason::NoProgram) if !is_final => unknown.push(item),
+                Decision::Deliver(effects)
+                    if !is_final && effects.iter().any(|effect| effect.reason == Reason::NoProgram) =>
+                {
+                    unknown.push(item);
+                }
                 Decision::Ignore(reason) => finished.push(self.finish(item.ticket, Outcome::Ignored(reason))),
                 Decision::Deliver(effects) if self.must_be_compared(&item, &effects, now) => {
                     dead.push((
@@ -285,7 +284,7 @@ impl Lane {
         }
         while let Some((groups, fate)) = delivery.next(|group| self.parked.holds_back(group)).await {
             match fate {
-                Fate::Unknown { detail } => {
+                Fate::Unknown { target: _, detail } => {
                     tracing::error!(consumer = self.consumer.name(), detail, "unknown answer: event held");
                     for group in groups {
                         let puzzle = Puzzle { group, attempts: 1 };
@@ -309,8 +308,8 @@ impl Lane {
             let mut delivery = Delivery::again(self.consumer, &shared, group);
             while let Some((groups, fate)) = delivery.next(|_| false).await {
                 let fate = match fate {
-                    Fate::Unknown { detail } => {
-                        attempts += u32::from(shared.is_accepting());
+                    Fate::Unknown { target, detail } => {
+                        attempts += u32::from(shared.is_accepting(target));
                         if attempts < UNKNOWN_ATTEMPTS {
                             for group in groups {
                                 self.parked.put_back(Puzzle { group, attempts });

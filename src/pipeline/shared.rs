@@ -108,7 +108,7 @@ pub(super) struct Shared {
     pub(super) fence: watch::Sender<u64>,
     /// Whether Inngest takes what comes: tells "down for everyone" from "refuses this one". What the last request showed
     /// that was no further attempt at an unknown answer; such an attempt shows only that it takes, if it does.
-    accepting: AtomicBool,
+    accepting: [AtomicBool; Target::ALL.len()],
     pub(super) standstills: Standstills,
     pub(super) halts: Halts,
     /// Takes what only an operator can mend, and what no waiting for one is provided for: the process ends.
@@ -120,7 +120,7 @@ impl Shared {
         Self {
             ports,
             fence: watch::Sender::new(0),
-            accepting: AtomicBool::new(false),
+            accepting: Default::default(),
             standstills: Standstills::default(),
             halts: Halts::new(accept_dead_letters),
             refused,
@@ -199,21 +199,25 @@ impl Shared {
 
     /// Whether a target takes what comes, as far as the last request showed that was no further attempt at an unknown answer.
     /// Such an attempt says only that it takes, if it does: alone, and the last to come, it would be held for ever.
-    pub(super) fn note(&self, disposition: &Disposition, is_again: bool) {
+    pub(super) fn note(&self, target: Target, disposition: &Disposition, is_again: bool) {
+        let Some(accepting) = self.accepting.get(target as usize) else {
+            return;
+        };
         match disposition {
-            Disposition::Proceed => self.accepting.store(true, Ordering::Relaxed),
+            Disposition::Proceed => accepting.store(true, Ordering::Relaxed),
             // It answers, and judges events.
             Disposition::Bisect { .. } => {}
             Disposition::Retry { .. } | Disposition::StandStill { .. } | Disposition::Hold { .. } => {
                 if !is_again {
-                    self.accepting.store(false, Ordering::Relaxed);
+                    accepting.store(false, Ordering::Relaxed);
                 }
             }
         }
     }
 
-    pub(super) fn is_accepting(&self) -> bool {
-        self.accepting.load(Ordering::Relaxed)
+    pub(super) fn is_accepting(&self, target: Target) -> bool {
+        let accepting = self.accepting.get(target as usize);
+        accepting.is_some_and(|accepting| accepting.load(Ordering::Relaxed))
     }
 
     /// Waits until this consumer may ask the target; see [`Standstills::await_turn`].

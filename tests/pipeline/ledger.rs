@@ -423,3 +423,66 @@ async fn a_merchant_nobody_knows_is_looked_up_before_there_is_no_program() {
     );
     worker.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_merchant_is_looked_up_whatever_the_old_image_says() {
+    let mut world = World::new();
+    world.rules = Some(RuleBook::refreshed(
+        rules(false),
+        Some(tokio::time::Instant::now()),
+        Box::new(Joins(Arc::new(std::sync::atomic::AtomicBool::new(true)))),
+    ));
+    let update = Purchase::update("p-1", "completed", 20).envelope();
+    let pending = update
+        .split_once(r#""after":"#)
+        .and_then(|(_, rest)| rest.split_once("},"))
+        .map(|(after, _)| format!("{after}}}").replace(r#""status":"completed""#, r#""status":"pending""#))
+        .expect("an image");
+    world.raw(
+        PURCHASES,
+        &update.replace(r#""before":null"#, &format!(r#""before":{pending}"#)),
+    );
+    world.raw(PURCHASES, &snapshot("p-2", SNAPSHOT_MS));
+    let worker = currency(&world).await;
+    world.all_committed(PURCHASES).await;
+    let mut sent = world.awards();
+    sent.sort();
+    assert_eq!(sent, [award_id("p-1", 20), snapshot_id("p-2", SNAPSHOT_MS)]);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_the_database_that_nobody_knows_make_no_dead_letters_though_inngest_takes_everything() {
+    let (world, ledger) = World::with_ledger();
+    for _ in 0..200 {
+        ledger
+            .faults()
+            .push(Fault::Error(LedgerError::Unknown("XX000".to_owned())));
+    }
+    let worker = world
+        .worker_of(&[Consumer::Currency, Consumer::Tier], &[PURCHASES])
+        .await;
+    for row in 1..=120_u32 {
+        world.raw(PURCHASES, &completed(&format!("p-{row}"), row));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+    world.all_committed(PURCHASES).await;
+    assert!(world.dead_letters.letters().is_empty());
+    assert_eq!(world.awards().len(), 120);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_record_that_cannot_be_compared_is_delivered_all_the_same() {
+    let (world, ledger) = World::with_ledger();
+    for _ in 0..2 {
+        ledger
+            .faults()
+            .push(Fault::Error(LedgerError::Unknown("XX000".to_owned())));
+    }
+    world.raw(PURCHASES, &snapshot("p-1", SNAPSHOT_MS));
+    let worker = currency(&world).await;
+    world.all_committed(PURCHASES).await;
+    assert_eq!(world.awards(), [snapshot_id("p-1", SNAPSHOT_MS)]);
+    worker.stop().await;
+}
