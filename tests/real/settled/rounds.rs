@@ -52,9 +52,10 @@ async fn a_row_becomes_what_it_is_worth_when_it_is_due_and_the_wallets_entry_lea
     house.done(connector).await;
 }
 
+/// The entries of a member, the largest first: in which order two awards of one moment are booked is nobody's promise.
 fn points(user: &str) -> String {
     format!(
-        "select coalesce(string_agg(amount::text, ' ' order by created_at, amount desc), '') from wallet_ledger where user_id = '{user}'"
+        "select coalesce(string_agg(amount::text, ' ' order by amount desc), '') from wallet_ledger where user_id = '{user}'"
     )
 }
 
