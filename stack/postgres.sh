@@ -50,9 +50,9 @@ postgres_start() {
 
 postgres_ready() {
   wait_until postgres 30 postgres_healthy
-  # Roles and databases of its own, because tests migrate a database each.
+  # Roles and databases of its own, because tests migrate a database each; and it sees the statements of its roles.
   [[ $(psql_admin -c "select 1 from pg_database where datname = 'crm'") == 1 ]] ||
-    psql_admin -c "create role crm login replication createrole createdb password 'crm'" -c "create database crm owner crm"
+    psql_admin -c "create role crm login replication createrole createdb password 'crm' in role pg_read_all_stats" -c "create database crm owner crm"
   # As in production: a connector has a login of its own. Only a superuser makes one that may replicate.
   [[ $(psql_admin -c "select 1 from pg_roles where rolname = 'crm_cdc'") == 1 ]] ||
     psql_admin -c "create role crm_cdc login replication password 'crm'"
