@@ -126,7 +126,7 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
     let reconciling = reconcile_beside(&settings, &ports, knowledge, owner, &shutdown);
     let exit = pipeline::run(options, handle, ports, shutdown.clone()).await;
     shutdown.cancel();
-    // Only its farewell to the lease is left to do.
+    // It ends behind its page, and gives its lease back.
     let _ended = tokio::time::timeout(LEAVE_DEADLINE, OptionFuture::from(reconciling)).await;
     if !source.left(LEAVE_DEADLINE).await {
         tracing::warn!("leaving without the group's farewell: the brokers do not answer");
@@ -213,8 +213,9 @@ fn reconcile_beside(
         consumers: settings.consumers.iter().map(|(consumer, _)| *consumer).collect(),
         group,
         owner,
+        shutdown: shutdown.clone(),
     };
-    Some(tokio::spawn(reconciler.run(shutdown.clone())))
+    Some(tokio::spawn(reconciler.run()))
 }
 
 async fn join(
