@@ -66,6 +66,7 @@ create table crm_events.announcements (
 
 create index announcements_unsent on crm_events.announcements (effect_key, seq) where announced_at is null and dead_at is null;
 create index announcements_waiting on crm_events.announcements (seq) where announced_at is null and dead_at is null;
+create index announcements_rejected on crm_events.announcements (seq) where announced_at is null and dead_at is not null;
 
 -- What the functions return of it.
 create type crm_events.announcement as (id text, effect_key text, name text, ts_ms bigint, data jsonb);

@@ -9,6 +9,7 @@ mod identities;
 mod migrate;
 mod missions;
 mod notes;
+mod passes;
 mod programs;
 mod racing;
 mod racing_members;
