@@ -8,6 +8,7 @@ mod grants;
 mod identities;
 mod migrate;
 mod missions;
+mod months;
 mod notes;
 mod programs;
 mod racing;
