@@ -22,7 +22,9 @@ create table crm_events.effects (
     as_of_ms        bigint,
     refund_policy   text check (refund_policy in ('only_pending', 'within_balance', 'unlimited')),
     booked          bigint not null default 0,
+    -- Whose wallet holds it.
     booked_user_id  text,
+    booked_merchant_id text,
     settled_at      timestamptz,
     -- An event came whose basis was not the row's, while ours was not either.
     stale_at        timestamptz,

@@ -22,7 +22,8 @@ $$;
 
 -- Settles whatever this is. Also for a person, after a review: what is in order now is settled.
 create function crm_events.settle(effect_key text) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '20s' as $$
 declare
     key    constant text := effect_key;
     effect crm_events.effects;
