@@ -28,6 +28,9 @@ impl Lane {
                 || (is_compared(effect) && needs_effects_check(effect, change.op, change.commit_ms, now_ms))
         };
         let (asked, mut kept): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_asked);
+        let all = asked.len();
+        // What the largest part was that it answered, once it had not answered a larger one.
+        let mut fitted = None;
         let mut parts = VecDeque::from([asked]);
         let mut answered = Vec::new();
         let mut backoff = Backoff::default();
@@ -45,12 +48,17 @@ impl Lane {
             let error = match compared {
                 Ok(standings) => {
                     self.shared.standstills.end(self.consumer, Target::Database);
+                    fitted = fitted.map(|most: usize| most.max(part.len()));
                     answered.extend(part.into_iter().zip(standings));
                     continue;
                 }
                 Err(error) => error,
             };
-            match Disposition::of_ledger(&error) {
+            let disposition = Disposition::of_ledger(&error);
+            if part.len() > 1 && matches!(disposition, Disposition::Hold { .. }) {
+                fitted = fitted.or(Some(0));
+            }
+            match disposition {
                 Disposition::Bisect { .. } | Disposition::Hold { .. } if part.len() > 1 => {
                     let second = part.split_off(part.len() / 2);
                     parts.push_front(second);
@@ -79,6 +87,9 @@ impl Lane {
                     parts.push_front(part);
                 }
             }
+        }
+        if let Some(most) = fitted {
+            self.fit.learn(most, all);
         }
         if answered.is_empty() {
             return kept;

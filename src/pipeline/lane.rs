@@ -48,7 +48,7 @@ pub(super) struct Lane {
     tell: mpsc::UnboundedSender<u64>,
     finished: mpsc::Sender<Vec<Finished>>,
     pub(super) shared: Arc<Shared>,
-    fit: Fit,
+    pub(super) fit: Fit,
 }
 
 impl Lane {
@@ -105,6 +105,9 @@ impl Lane {
 
     /// One batch, behind what it sets free and what is to be tried again.
     async fn step(&mut self, mut items: Vec<Item>) {
+        if !items.is_empty() {
+            self.shared.ports.telemetry.batch_taken(self.consumer);
+        }
         self.stand_while_halted(&mut items).await;
         self.parked.forget_gone();
         let released = self.parked.released();
@@ -279,9 +282,6 @@ impl Lane {
     async fn deliver(&mut self, groups: Vec<Group>) {
         let shared = Arc::clone(&self.shared);
         let mut delivery = Delivery::of(self.consumer, &shared, groups);
-        if let Some((first, all)) = delivery.first_request() {
-            self.fit.learn(first, all);
-        }
         while let Some((groups, fate)) = delivery.next(|group| self.parked.holds_back(group)).await {
             match fate {
                 Fate::Unknown { target: _, detail } => {
@@ -293,6 +293,9 @@ impl Lane {
                 }
                 fate => self.meet(groups, fate).await,
             }
+        }
+        if let Some((taken, all)) = delivery.fitted() {
+            self.fit.learn(taken, all);
         }
     }
 

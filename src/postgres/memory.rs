@@ -53,7 +53,8 @@ struct State {
     counts: BTreeMap<String, BTreeMap<String, Decimal>>,
     announcements: Vec<Written>,
     buried: Vec<(Consumer, String, String)>,
-    calls: BTreeMap<&'static str, usize>,
+    /// By function: of how many effects each call was.
+    calls: BTreeMap<&'static str, Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -95,7 +96,13 @@ impl MemoryLedger {
     /// How often a function was called, answered or not.
     #[must_use]
     pub fn calls(&self, name: &str) -> usize {
-        self.state().calls.get(name).copied().unwrap_or_default()
+        self.sizes(name).len()
+    }
+
+    /// The same, each with how many effects it was of.
+    #[must_use]
+    pub fn sizes(&self, name: &str) -> Vec<usize> {
+        self.state().calls.get(name).cloned().unwrap_or_default()
     }
 
     /// Everything written down, in order, with whether it is marked as announced.
@@ -132,7 +139,7 @@ impl MemoryLedger {
         keys: &[&str],
         does: impl FnOnce(&mut State) -> T,
     ) -> Result<T, LedgerError> {
-        *self.state().calls.entry(name).or_default() += 1;
+        self.state().calls.entry(name).or_default().push(keys.len());
         let mut is_lost = false;
         match self.faults.next() {
             None => {}
