@@ -12,6 +12,7 @@ use super::item::{Pending, is_older_state};
 use super::lane::Lane;
 use super::outcome::{Disposition, Outcome};
 use super::standstill::Target;
+use super::undertaker::Cause;
 use crate::consumers::{Effect, Proof, Reason, needs_effects_check};
 use crate::postgres::Standing;
 
@@ -66,7 +67,8 @@ impl Lane {
                 }
                 Disposition::Bisect { reason, detail } => {
                     for Pending { item, effect } in part {
-                        self.bury(item, Some(effect.key), reason, detail.clone(), false).await;
+                        self.bury(item, Some(effect.key), Cause::new(reason, detail.clone()))
+                            .await;
                     }
                 }
                 // Alone, it must not hold up the others. Delivered uncompared it does no harm: whoever settles compares once more.

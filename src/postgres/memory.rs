@@ -15,7 +15,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{Announcement, Ledger, LedgerError, Standing};
-use crate::consumers::{Consumer, Effect, Proof};
+use crate::consumers::{Consumer, Effect, EffectKey, Proof};
 use crate::faults::{Gate, Script};
 use crate::inngest::EventData;
 use crate::rows::Row;
@@ -302,6 +302,16 @@ impl Ledger for MemoryLedger {
                 for written in &mut state.announcements {
                     written.rejected |= *written.announcement.id == *id;
                 }
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn knows<'a>(&'a self, key: &'a EffectKey) -> BoxFuture<'a, Result<bool, LedgerError>> {
+        async move {
+            self.call("knows", &[key.as_str()], |state| {
+                state.settled.contains_key(key.as_str())
             })
             .await
         }

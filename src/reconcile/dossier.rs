@@ -146,6 +146,17 @@ async fn of_row(
                 let next = format!("Its record is in the dead letters: {refusal}.");
                 dossier.decisions.push(plain("refuse", refusal.reason(), &next));
             }
+            Decision::RefuseIfKnown(refusal, key) => {
+                let (decision, next) = if ledger.knows(&key).await? {
+                    ("refuse", format!("Its record is in the dead letters: {refusal}."))
+                } else {
+                    (
+                        "ignore",
+                        format!("The row is older than the cut-off, and nothing is known of {key}: none of ours."),
+                    )
+                };
+                dossier.decisions.push(plain(decision, refusal.reason(), &next));
+            }
             Decision::Deliver(effects) => {
                 for effect in effects {
                     let decided = plain("deliver", effect.reason.as_str(), "");
