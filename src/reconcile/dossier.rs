@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::GRACE_MS;
 use super::balance::{Place, verdicts};
 use super::state::{Verdict, Way, decide, newest_ms, read};
-use crate::consumers::{Consumer, Decision, Effect, Rules};
+use crate::consumers::{Consumer, Decision, Effect, Reason, Rules};
 use crate::postgres::{Books, EffectState, Ledger, LedgerError, LedgerRow, MemberState, Noted};
 use crate::rows::Table;
 
@@ -146,17 +146,12 @@ async fn of_row(
                 let next = format!("Its record is in the dead letters: {refusal}.");
                 dossier.decisions.push(plain("refuse", refusal.reason(), &next));
             }
-            Decision::RefuseIfKnown(refusal, key) => {
-                let (decision, next) = if ledger.knows(&key).await? {
-                    ("refuse", format!("Its record is in the dead letters: {refusal}."))
-                } else {
-                    (
-                        "ignore",
-                        format!("The row is older than the cut-off, and nothing is known of {key}: none of ours."),
-                    )
-                };
-                dossier.decisions.push(plain(decision, refusal.reason(), &next));
-            }
+            Decision::RefuseIfKnown(refusal, key) => dossier.decisions.push(if ledger.knows(&key).await? {
+                let next = format!("Its record is in the dead letters: {refusal}.");
+                plain("refuse", refusal.reason(), &next)
+            } else {
+                plain("ignore", Reason::BeforeCutOff.as_str(), "Nothing is to be done.")
+            }),
             Decision::Deliver(effects) => {
                 for effect in effects {
                     let decided = plain("deliver", effect.reason.as_str(), "");
