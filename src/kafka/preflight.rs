@@ -22,6 +22,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the client's own events are looked at meanwhile: they say why there is no answer.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
 
+/// A broker learns of a new topic a moment after it was created: so long it is looked for.
+const SETTLING: Duration = Duration::from_secs(3);
+
 /// What must be there.
 #[derive(Debug)]
 pub(super) struct Preflight<'a> {
@@ -84,13 +87,14 @@ enum Right {
 }
 
 pub(super) fn check(consumer: &BaseConsumer<Context>, wanted: &Preflight<'_>) -> Result<(), StartError> {
+    let settled = Instant::now() + SETTLING;
     let (mut missing, mut lacking) = (Vec::new(), Vec::new());
     let (mut sources, mut dead_letters) = (Vec::new(), Vec::new());
     let reads = wanted.sources.iter().map(|topic| (topic, true));
     let writes = wanted.dead_letters.iter().map(|topic| (topic, false));
     for (topic, is_source) in reads.chain(writes) {
         let grant = if is_source { Grant::Read } else { Grant::Write };
-        match visibility(consumer, wanted.connection, topic)? {
+        match visibility(consumer, wanted.connection, topic, settled)? {
             Visibility::Seen if is_source => sources.push(topic.as_str()),
             Visibility::Seen => dead_letters.push(topic.as_str()),
             Visibility::Missing => missing.push(topic.clone()),
@@ -126,15 +130,24 @@ enum Visibility {
     Refused,
 }
 
-fn visibility(consumer: &BaseConsumer<Context>, connection: &Connection, name: &str) -> Result<Visibility, StartError> {
-    let metadata = patiently(consumer, connection, || consumer.fetch_metadata(Some(name), LOOK))?;
-    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
-    let found = topic.map(|topic| (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len()));
-    Ok(match found {
-        Some((None, partitions)) if partitions > 0 => Visibility::Seen,
-        Some((Some(RDKafkaErrorCode::TopicAuthorizationFailed), _)) => Visibility::Refused,
-        _ => Visibility::Missing,
-    })
+fn visibility(
+    consumer: &BaseConsumer<Context>,
+    connection: &Connection,
+    name: &str,
+    settled: Instant,
+) -> Result<Visibility, StartError> {
+    loop {
+        let metadata = patiently(consumer, connection, || consumer.fetch_metadata(Some(name), LOOK))?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+        let found = topic.map(|topic| (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len()));
+        match found {
+            Some((None, partitions)) if partitions > 0 => return Ok(Visibility::Seen),
+            Some((Some(RDKafkaErrorCode::TopicAuthorizationFailed), _)) => return Ok(Visibility::Refused),
+            _ if Instant::now() >= settled => return Ok(Visibility::Missing),
+            // The client's own events are served meanwhile.
+            _ => drop(consumer.poll(LOOK / 5)),
+        }
+    }
 }
 
 /// Asks again until the brokers answer, at most [`PATIENCE`]. A key that is not believed and a certificate that is not

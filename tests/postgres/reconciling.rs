@@ -159,8 +159,10 @@ pub(super) fn finding(kind: Kind, subject: &str) -> Finding {
 pub(super) fn marks(ids: &[String]) -> Vec<&str> {
     ids.iter()
         .map(|id| {
-            let (_, mark) = id.split_once('#').expect("marked");
-            mark.split_once('.').expect("since when").0
+            let (_, marks) = id.split_once('#').expect("marked");
+            let (since, mark) = marks.split_once('#').expect("since when");
+            assert!(since.parse::<i64>().is_ok(), "{id}");
+            mark
         })
         .collect()
 }
