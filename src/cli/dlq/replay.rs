@@ -21,7 +21,7 @@ use crate::dead_letters::Queue;
 use crate::dead_letters::filed::{Fate, Place, Provenance, original};
 use crate::debezium::Decoder;
 use crate::kafka::{self, Frame, Part, Reader};
-use crate::pipeline::{Ports, Replay};
+use crate::pipeline::Replay;
 use crate::progress::ConsumerSet;
 use crate::record::RecordView;
 
@@ -204,12 +204,10 @@ async fn work(
         spans: spans_of(letters.keys()),
     };
     let source = kafka::replay(engine.asker(), vec![part], opener, marker, frame)?;
-    let ports = Ports {
-        dead_letters: Arc::new(shelf.clone()),
-        ..engine.ports.clone()
-    };
     let replay = nonce.map_or(Replay::Again, |nonce| Replay::Forced(format!("f{nonce}")));
-    let stopped = engine.work(replay, lanes, ports, source, shutdown).await;
+    let stopped = engine
+        .work(replay, lanes, Some(Arc::new(shelf.clone())), source, shutdown)
+        .await;
     bar.finish_and_clear();
     let is_open = shelf.ended().values().any(Option::is_none);
     let stopped = shelf.refused().map(Stopped::Configuration).or(stopped);

@@ -19,6 +19,7 @@ use crate::debezium::{DecimalMode, Decoded, Decoder};
 use crate::kafka::{Progress, Tape};
 use crate::pipeline::source::Commit;
 use crate::postgres::{Ledger, LedgerError};
+use crate::progress::ConsumerSet;
 use crate::record::{RecordView, TopicPartition, Topics};
 use crate::rows::{self, Routed, Row};
 
@@ -72,7 +73,7 @@ impl Shelf {
                 provenance: provenance.clone(),
                 topic,
                 row: None,
-                ended: None,
+                ended: misplaced(queue, &provenance.topic),
             };
             cases.insert((place.partition, place.offset), case);
         }
@@ -131,6 +132,9 @@ impl Tape for Opener {
         let mut state = self.shelf.state();
         let queue = state.queue;
         let case = state.cases.get_mut(&(letter.partition, letter.offset))?;
+        if case.ended.is_some() {
+            return None;
+        }
         let record = original(&letter, &case.provenance);
         if let Queue::Consumer(_) = queue {
             let topic = case.provenance.topic.clone();
@@ -156,6 +160,18 @@ fn row(decoder: &mut Decoder, record: &RecordView<'_>, decimals: DecimalMode) ->
         Ok(Routed::Row(change)) => Some(change.row),
         Ok(Routed::Unread { .. }) | Err(_) => None,
     }
+}
+
+/// A letter of a topic that its consumer does not read: no worker wrote it, and the pipeline would find nothing to do.
+fn misplaced(queue: Queue, topic: &str) -> Option<Ended> {
+    let readers = match queue {
+        Queue::Decode => Consumer::ALL.into_iter().collect::<ConsumerSet>(),
+        Queue::Consumer(consumer) => ConsumerSet::only(consumer),
+    };
+    readers.reading(topic).is_empty().then(|| Ended::StillDead {
+        reason: "misplaced".to_owned(),
+        detail: format!("{} does not read topic {topic}", queue.name()),
+    })
 }
 
 impl DeadLetters for Shelf {
@@ -249,5 +265,20 @@ impl Marker {
     fn refuse(&self, why: String) {
         self.shelf.state().refused = Some(why);
         self.stop.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_of_a_topic_that_its_consumer_does_not_read_is_not_sent_anywhere() {
+        let currency = Queue::Consumer(Consumer::Currency);
+        assert_eq!(misplaced(currency, "crm.public.purchase_ledger"), None);
+        assert!(misplaced(currency, "crm.public.codes").is_some());
+        assert_eq!(misplaced(Queue::Decode, "crm.public.codes"), None);
+        // A topic that is not called after a table may hold anything.
+        assert_eq!(misplaced(currency, "anything"), None);
     }
 }

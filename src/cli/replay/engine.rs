@@ -116,17 +116,16 @@ impl Engine {
         all.filter(|(consumer, _)| wanted(*consumer)).collect()
     }
 
-    /// Works until `shutdown`, which the source tells when all is done. Gives what stopped it, if it is known: whoever keeps
+    /// Works until `shutdown`, which the source tells when all is done; dead letters go to `letters`, if that is given. Gives what stopped it, if it is known: whoever keeps
     /// the progress knows whether all is done.
     pub(in crate::cli) async fn work(
         &self,
         replay: Replay,
         consumers: Vec<(Consumer, usize)>,
-        ports: Ports,
+        letters: Option<Arc<dyn DeadLetters>>,
         source: Handle,
         shutdown: CancellationToken,
     ) -> Option<Stopped> {
-        let is_letters = !Arc::ptr_eq(&ports.dead_letters, &self.ports.dead_letters);
         let options = pipeline::Options {
             consumers,
             decimals: self.settings.decimals,
@@ -136,7 +135,11 @@ impl Engine {
             max_records: MAX_RECORDS,
             max_bytes: MAX_BYTES,
             // Letters that stay letters are written nowhere.
-            accept_dead_letters: is_letters,
+            accept_dead_letters: self.settings.accept_dead_letters || letters.is_some(),
+        };
+        let ports = Ports {
+            dead_letters: letters.unwrap_or_else(|| Arc::clone(&self.ports.dead_letters)),
+            ..self.ports.clone()
         };
         let mut status = ports.telemetry.watch();
         let working = Box::pin(pipeline::run_as(replay, options, source, ports, shutdown.clone()));

@@ -312,9 +312,7 @@ async fn work(
     };
     let source = kafka::replay(engine.asker(), position.parts(), tape, keeper, frame)?;
     let lanes = engine.lanes(|one| one == consumer);
-    let stopped = engine
-        .work(Replay::Again, lanes, engine.ports.clone(), source, shutdown)
-        .await;
+    let stopped = engine.work(Replay::Again, lanes, None, source, shutdown).await;
     bar.finish_and_clear();
     let kept = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if let Some(path) = &options.resume {
