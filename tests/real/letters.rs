@@ -13,6 +13,7 @@ use super::topics;
 use super::worker::{Inbox, PATIENCE, Worker, receiver};
 use super::{stack, unique};
 use crate::kafka::cluster::{Cluster, Raw, produce, purchase, purchases};
+use crate::postgres::Database;
 
 /// Topics, a receiver and programs of one test's own.
 pub(super) struct Scene {
@@ -21,6 +22,7 @@ pub(super) struct Scene {
     pub(super) receiver: Receiver,
     /// Tests share the dedupe store.
     run: String,
+    database: Option<String>,
 }
 
 /// What pays points beyond what an integer holds, for a purchase that is large.
@@ -47,6 +49,7 @@ impl Scene {
             inbox,
             receiver,
             run,
+            database: None,
         }
     }
 
@@ -64,6 +67,9 @@ impl Scene {
     pub(super) fn worker(&self, rate: &str) -> Worker {
         let mut worker = Worker::new(&self.cluster.group(), &program(rate), &self.receiver.base_url());
         worker.set("TOPIC_PREFIX", self.cluster.prefix());
+        if let Some(database) = &self.database {
+            worker.set("DATABASE_URL", database);
+        }
         worker
     }
 
@@ -281,4 +287,42 @@ async fn what_nobody_could_read_is_replayed_to_every_consumer_and_what_is_forced
         [scene.award("p-1", 10), format!("{}#f7", scene.award("p-2", 11))]
     );
     assert_eq!(scene.open().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_database_a_replayed_letter_is_dead_no_more_and_a_dropped_one_stays_dead() {
+    let database = Database::new().await;
+    let mut scene = Scene::begin().await;
+    scene.database = Some(database.url());
+    // As some applications have it: what is large enough to pay too much.
+    let wide = "alter table purchase_ledger alter column final_amount type numeric(20, 2)";
+    database.own.run(wide).await;
+    for (id, lsn) in [("p-1", 10), ("p-2", 11)] {
+        let id = scene.id(id);
+        let row = format!(
+            "insert into purchase_ledger (id, user_id, merchant_id, final_amount, refunded_amount, status, earn_currency, \
+             created_at) values ('{id}', 'u-{id}', 'm-any', 9300000000000.00, 0, 'completed', true, '2026-11-20T11:00:00Z')"
+        );
+        database.own.run(&row).await;
+        scene.produce(0, &large(&id, lsn)).await;
+    }
+    scene.work(TOO_GENEROUS).await;
+    let states = || async {
+        let (first, second) = (scene.id("p-1"), scene.id("p-2"));
+        let mut states = Vec::new();
+        for id in [first, second] {
+            let effect = database.own.effect(&format!("award:{id}")).await;
+            states.push(effect["state"].as_str().unwrap_or("none").to_owned());
+        }
+        states
+    };
+    assert_eq!(states().await, ["dead", "dead"]);
+    assert_eq!(scene.run("1", &["dlq", "replay", "currency/0/0"]).await.0, 0);
+    assert_eq!(scene.awards(), [scene.award("p-1", 10)]);
+    let why = ["dlq", "drop", "currency/0/1", "--because", "owed by hand"];
+    assert_eq!(scene.run("1", &why).await.0, 0);
+    // No workflow runs here that would have applied it: it is missing, and the reconciler's.
+    assert_eq!(states().await, ["missing", "dead"]);
+    assert_eq!(scene.open().await, []);
+    database.done().await;
 }
