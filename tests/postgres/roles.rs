@@ -35,7 +35,7 @@ async fn the_worker_calls_its_functions_and_reaches_no_ledger_itself() {
         "select * from crm_events.plan_heals('[]')",
         "select * from crm_events.unsent_announcements('1 minute', 5)",
         "select * from crm_events.suspect_effects(5)",
-        "select * from crm_events.ledger_rows('codes', null, null, 5)",
+        "select * from crm_events.ledger_rows('codes', null, 5)",
         "select count(*) from crm_events.effects, crm_events.tier_history, crm_events.mission_sources",
     ] {
         worker.run(call).await;
