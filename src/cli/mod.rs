@@ -7,11 +7,13 @@
 
 mod config;
 mod demo;
+mod dlq;
 mod explain;
 mod hang;
 mod healthcheck;
 mod migrate;
 mod reconcile;
+mod replay;
 // Its limits are public: the benchmark puts the same worker together.
 pub mod run;
 
@@ -50,6 +52,11 @@ enum Command {
     Migrate(migrate::Options),
     /// Say whether everything in the ledgers is settled, and whether the wallet has what was booked.
     Reconcile(Box<reconcile::Options>),
+    /// Look at dead letters, send them the normal way once more, or say that nothing is to be done about them.
+    #[command(subcommand)]
+    Dlq(Box<dlq::Command>),
+    /// Do a consumer's work on a part of the topics once more, outside of the group.
+    Replay(Box<replay::Options>),
     /// Print the settings as they are understood, secrets redacted.
     Config(Box<crate::config::Flags>),
     /// Ask a running worker on this machine whether it is live.
@@ -105,6 +112,8 @@ pub fn main() -> ExitCode {
         Command::Explain(options) => explain::run(&options),
         Command::Migrate(options) => migrate::run(&options),
         Command::Reconcile(options) => reconcile::run(&options),
+        Command::Dlq(command) => dlq::run(&command),
+        Command::Replay(options) => replay::run(&options),
         Command::Config(flags) => config::run(&flags),
         Command::Healthcheck(options) => healthcheck::run(&options),
         Command::Version => {

@@ -174,11 +174,14 @@ pub fn revoke_deadline(session_timeout_ms: u32) -> Duration {
 }
 
 /// What is settled.
-type Knowledge = (Arc<dyn Ledger>, Books);
+pub(super) type Knowledge = (Arc<dyn Ledger>, Books);
 
 /// What is settled, and the rules: from the database, unless a file has the programs; the cut-off is the database's, if there
 /// is one.
-async fn knowledge(settings: &Settings, programs: Option<Programs>) -> anyhow::Result<(Option<Knowledge>, RuleBook)> {
+pub(super) async fn knowledge(
+    settings: &Settings,
+    programs: Option<Programs>,
+) -> anyhow::Result<(Option<Knowledge>, RuleBook)> {
     let Some(url) = &settings.database else {
         let programs = Arc::new(programs.unwrap_or_default());
         let rules = Rules::new(programs, settings.effective_from);
@@ -260,7 +263,7 @@ fn asked_by_signal() -> anyhow::Result<Arc<Notify>> {
 }
 
 /// SIGTERM and SIGINT drain. A second one changes nothing: the platform kills if it must.
-fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(super) fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -5,6 +5,7 @@
 mod database;
 mod deciding;
 mod flags;
+mod letters;
 mod push;
 mod reconciling;
 mod secret;
@@ -27,6 +28,7 @@ use crate::telemetry::{Push, logging};
 pub use crate::pipeline::OldRecords;
 pub use deciding::Deciding;
 pub use flags::{Flags, variables};
+pub use letters::Letters;
 pub use reconciling::{Out, Reconciling};
 pub use secret::Secret;
 

@@ -190,6 +190,15 @@ impl Effect {
         self
     }
 
+    /// The same of a record that may have been here before: nothing about it proves that it is new.
+    #[must_use]
+    pub fn unproven(mut self) -> Self {
+        if self.proof == Proof::Change {
+            self.proof = Proof::Nothing;
+        }
+        self
+    }
+
     /// Takes over what an older effect of the same key was for, when this one makes it needless.
     ///
     /// An award carries an absolute target and needs nothing of the older one. A tier evaluation covers the older one's

@@ -8,7 +8,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 
-use super::{DeadLetters, Letter, WriteError, provenance};
+use super::filed::Mark;
+use super::{DeadLetters, Letter, Queue, WriteError, provenance};
 use crate::clock::SharedClock;
 use crate::kafka::{Connection, Grant, Logging, producer_config};
 
@@ -39,6 +40,32 @@ impl KafkaDeadLetters {
             prefix: prefix.to_owned(),
             clock,
         })
+    }
+
+    /// Writes down what became of a letter, beside it, and waits for the delivery report.
+    ///
+    /// # Errors
+    /// When it is not known to be written. To write it again does no harm.
+    pub async fn mark(&self, queue: Queue, partition: i32, mark: &Mark) -> Result<(), WriteError> {
+        let topic = queue.topic(&self.prefix);
+        let mut headers = OwnedHeaders::new();
+        for (name, value) in &mark.headers() {
+            headers = headers.insert(Header {
+                key: name,
+                value: Some(value),
+            });
+        }
+        let record = FutureRecord::<(), ()>::to(&topic).partition(partition).headers(headers);
+        let sent = self.producer().send_result(record).map_err(|(error, _record)| error);
+        let reported = match sent {
+            Ok(report) => match report.await {
+                Ok(delivered) => delivered.map(drop).map_err(|(error, _message)| error),
+                // The producer is gone.
+                Err(_canceled) => Err(KafkaError::Canceled),
+            },
+            Err(error) => Err(error),
+        };
+        reported.map_err(|error| self.write_error(topic, 0, &error))
     }
 
     fn producer(&self) -> FutureProducer<Logging> {

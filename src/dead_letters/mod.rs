@@ -1,8 +1,12 @@
 //! Dead letters: records that cannot be processed, kept whole, with the reason.
 //!
 //! Takes a [`Letter`], gives back only when the dead-letter topic has confirmed it. Key, value and headers go untouched;
-//! what we know about the failure is added as headers. It never decides that a record is dead.
+//! what we know about the failure is added as headers. [`filed`] reads back what lies there, and what became of it. It never
+//! decides that a record is dead.
 
+pub mod filed;
+#[cfg(test)]
+mod filed_tests;
 #[cfg(feature = "io")]
 mod kafka;
 #[cfg(feature = "io")]

@@ -102,6 +102,26 @@ pub(super) fn fetch_probe_config(connection: &Connection, group: &str) -> Client
     config
 }
 
+/// For a part of a topic that is read once, by a client that joins no group: told where a log ends, and never taken for one
+/// that hangs while what it read is being worked on.
+#[must_use]
+pub(super) fn bounded_config(connection: &Connection, group: &str) -> ClientConfig {
+    let mut config = connection.config();
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("max.poll.interval.ms", "86400000")
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("fetch.max.bytes", "8388608")
+        .set("fetch.wait.max.ms", "100");
+    config
+}
+
 /// For a look at whether topics may be written: asks for a number of acknowledgements that no broker takes.
 #[must_use]
 pub(super) fn write_probe_config(connection: &Connection) -> ClientConfig {

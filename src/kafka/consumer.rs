@@ -390,7 +390,7 @@ impl Poller {
     }
 }
 
-fn headers_of<'a>(message: &'a BorrowedMessage<'_>) -> Vec<Header<'a>> {
+pub(super) fn headers_of<'a>(message: &'a BorrowedMessage<'_>) -> Vec<Header<'a>> {
     let Some(headers) = message.headers() else {
         return Vec::new();
     };

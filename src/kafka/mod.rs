@@ -5,6 +5,7 @@
 //! pipeline did not ask for. It never looks into a record.
 
 mod backlog;
+mod bounded;
 mod client;
 mod consumer;
 pub mod embedded;
@@ -14,11 +15,14 @@ mod lookup;
 pub mod memory;
 mod preflight;
 mod rebalance;
+mod replaying;
 mod seeding;
 
 pub use backlog::Backlog;
+pub use bounded::{Asker, Edge, Reader, Reading, Span, Step};
 pub use client::{Connection, Logging, MAX_POLL_INTERVAL, consumer_config, producer_config};
 pub use consumer::{Membership, Source, start};
 pub use grants::Grant;
 pub use preflight::StartError;
+pub use replaying::{Frame, Part, Progress, Tape, replay};
 pub use seeding::{Group, StartAt};

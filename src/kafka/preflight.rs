@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use rdkafka::config::FromClientConfigAndContext as _;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -76,7 +76,18 @@ pub enum StartError {
 }
 
 /// What the client has told of its own accord.
-type Told = (Option<RDKafkaErrorCode>, String);
+pub(super) type Told = (Option<RDKafkaErrorCode>, String);
+
+/// A client's context that keeps what it was told last.
+pub(super) trait Tells: ConsumerContext {
+    fn take_told(&self) -> Option<Told>;
+}
+
+impl Tells for Context {
+    fn take_told(&self) -> Option<Told> {
+        self.state().last_error.take()
+    }
+}
 
 /// What one look at a right found.
 enum Right {
@@ -123,15 +134,15 @@ pub(super) fn check(consumer: &BaseConsumer<Context>, wanted: &Preflight<'_>) ->
     }
 }
 
-enum Visibility {
+pub(super) enum Visibility {
     Seen,
     Missing,
     /// Not even DESCRIBE is granted.
     Refused,
 }
 
-fn visibility(
-    consumer: &BaseConsumer<Context>,
+pub(super) fn visibility<C: Tells>(
+    consumer: &BaseConsumer<C>,
     connection: &Connection,
     name: &str,
     settled: Instant,
@@ -152,8 +163,8 @@ fn visibility(
 
 /// Asks again until the brokers answer, at most [`PATIENCE`]. A key that is not believed and a certificate that is not
 /// trusted end it at once.
-fn patiently<T>(
-    consumer: &BaseConsumer<Context>,
+pub(super) fn patiently<C: Tells, T>(
+    consumer: &BaseConsumer<C>,
     connection: &Connection,
     ask: impl Fn() -> KafkaResult<T>,
 ) -> Result<T, StartError> {
@@ -183,11 +194,11 @@ fn patiently<T>(
 }
 
 /// Serves the client's events; each error among them leaves its reason with the context.
-fn told(consumer: &BaseConsumer<Context>) -> Vec<Told> {
+fn told<C: Tells>(consumer: &BaseConsumer<C>) -> Vec<Told> {
     let mut told = Vec::new();
     // Without time to wait, a poll that meets a log line ends there.
     while consumer.poll(Duration::from_millis(5)).is_some() {
-        told.extend(consumer.context().state().last_error.take());
+        told.extend(consumer.context().take_told());
     }
     told
 }

@@ -106,10 +106,13 @@ impl Lane {
     /// What is asked about, and what is proven by itself.
     fn part(&self, pending: Vec<Pending>) -> (Vec<Pending>, Vec<Pending>) {
         let now_ms = self.shared.ports.clock.now_ms();
+        let is_forced = self.shared.replay.is_forced();
         let is_asked = |pending: &Pending| {
             let (effect, change) = (&pending.effect, pending.change());
             matches!(effect.proof, Proof::IfKnown(_))
-                || (is_compared(effect) && needs_effects_check(effect, change.op, change.commit_ms, now_ms))
+                || (!is_forced
+                    && is_compared(effect)
+                    && needs_effects_check(effect, change.op, change.commit_ms, now_ms))
         };
         pending.into_iter().partition(is_asked)
     }

@@ -160,7 +160,8 @@ impl Lane {
         let mut pending = Vec::with_capacity(items.len());
         let (mut finished, mut dead, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         for item in items.into_iter().filter(|item| item.ticket.epoch.is_live()) {
-            match consumers::decide(self.consumer, &item.received.change, rules, now) {
+            let decision = consumers::decide(self.consumer, &item.received.change, rules, now);
+            match self.shared.replay.counts(decision) {
                 Decision::Ignore(Reason::NoProgram) if !is_final => unknown.push(item),
                 Decision::Deliver(effects)
                     if !is_final && effects.iter().any(|effect| effect.reason == Reason::NoProgram) =>
@@ -209,6 +210,7 @@ impl Lane {
         let (ports, change) = (&self.shared.ports, &item.received.change);
         ports.old_records == OldRecords::DeadLetter
             && ports.ledger.is_none()
+            && !self.shared.replay.is_forced()
             && effects
                 .iter()
                 .any(|effect| needs_effects_check(effect, change.op, change.commit_ms, now.as_millisecond()))

@@ -58,7 +58,7 @@ pub use backoff::Randomness;
 pub use outcome::{Disposition, Outcome};
 pub use partitions::PartitionStatus;
 pub use rules::{ReadRules, RuleBook};
-pub use shared::{OldRecords, Ports};
+pub use shared::{OldRecords, Ports, Replay};
 
 /// How the pipeline runs.
 #[derive(Debug, Clone)]
@@ -118,7 +118,18 @@ struct Revoking {
 
 /// Runs until `shutdown`, or until the source cannot go on.
 pub async fn run(options: Options, source: Handle, ports: Ports, shutdown: CancellationToken) -> Exit {
-    let mut pipeline = Pipeline::start(options, source, ports);
+    run_as(Replay::No, options, source, ports, shutdown).await
+}
+
+/// The same for records that an operator sends this way once more.
+pub async fn run_as(
+    replay: Replay,
+    options: Options,
+    source: Handle,
+    ports: Ports,
+    shutdown: CancellationToken,
+) -> Exit {
+    let mut pipeline = Pipeline::start(replay, options, source, ports);
     let mut ticks = tokio::time::interval(pipeline.options.commit_interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -147,10 +158,10 @@ pub async fn run(options: Options, source: Handle, ports: Ports, shutdown: Cance
 }
 
 impl Pipeline {
-    fn start(options: Options, source: Handle, ports: Ports) -> Self {
+    fn start(replay: Replay, options: Options, source: Handle, ports: Ports) -> Self {
         let (finished_tx, finished) = mpsc::channel(1024);
         let (refused_tx, refused) = mpsc::channel(1);
-        let shared = Arc::new(Shared::new(ports, options.accept_dead_letters, refused_tx));
+        let shared = Arc::new(Shared::new(replay, ports, options.accept_dead_letters, refused_tx));
         let mut workers = JoinSet::new();
         let mut undertaker = |queue, consumers| {
             let (letters_tx, letters) = mpsc::channel::<Dead>(options.max_records);

@@ -13,7 +13,7 @@ use super::outcome::Disposition;
 use super::rules::RuleBook;
 use super::standstill::{Standstills, Target};
 use crate::clock::SharedClock;
-use crate::consumers::Consumer;
+use crate::consumers::{Consumer, Decision, Effect};
 use crate::dead_letters::DeadLetters;
 use crate::dedupe::Dedupe;
 use crate::inngest::{Deliver, EventBatch};
@@ -46,6 +46,34 @@ pub enum OldRecords {
     Deliver,
     /// With the policy reason `needs_effects_check`.
     DeadLetter,
+}
+
+/// Whether what is read was on this way before.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Replay {
+    #[default]
+    No,
+    /// It may have been: every record counts as old, whatever it says itself.
+    Again,
+    /// Sent once more on purpose, under ids with this mark, whatever was done before.
+    Forced(String),
+}
+
+impl Replay {
+    /// The decision as it counts for what is read so.
+    pub(super) fn counts(&self, decision: Decision) -> Decision {
+        match (self, decision) {
+            (Self::Again, Decision::Deliver(effects)) => Decision::Deliver(effects.map(Effect::unproven)),
+            (Self::Forced(mark), Decision::Deliver(effects)) => {
+                Decision::Deliver(effects.map(|effect| effect.marked(mark)))
+            }
+            (_, decision) => decision,
+        }
+    }
+
+    pub(super) const fn is_forced(&self) -> bool {
+        matches!(self, Self::Forced(_))
+    }
 }
 
 impl std::fmt::Debug for Ports {
@@ -103,6 +131,7 @@ impl Ticket {
 }
 
 pub(super) struct Shared {
+    pub(super) replay: Replay,
     pub(super) ports: Ports,
     /// Counts ended epochs; wakes whoever waits for a target, to see whether it still has to.
     pub(super) fence: watch::Sender<u64>,
@@ -116,8 +145,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(ports: Ports, accept_dead_letters: bool, refused: mpsc::Sender<String>) -> Self {
+    pub(super) fn new(replay: Replay, ports: Ports, accept_dead_letters: bool, refused: mpsc::Sender<String>) -> Self {
         Self {
+            replay,
             ports,
             fence: watch::Sender::new(0),
             accepting: Default::default(),

@@ -113,6 +113,17 @@ impl Ledger for PostgresLedger {
         }
         .boxed()
     }
+
+    fn lift<'a>(&'a self, consumer: Consumer, row: &'a Row) -> BoxFuture<'a, Result<(), LedgerError>> {
+        async move {
+            let Some(batch) = calls::buried(consumer, row, "") else {
+                return Ok(());
+            };
+            let statement = "select crm_events.lift_dead($1::text::jsonb)";
+            self.call(statement, &[(&batch, Type::TEXT)]).await
+        }
+        .boxed()
+    }
 }
 
 fn standing(row: &tokio_postgres::Row) -> Result<Standing, LedgerError> {

@@ -334,4 +334,15 @@ impl Ledger for MemoryLedger {
         }
         .boxed()
     }
+
+    fn lift<'a>(&'a self, consumer: Consumer, row: &'a Row) -> BoxFuture<'a, Result<(), LedgerError>> {
+        async move {
+            self.call("lift_dead", &[], |state| {
+                let is_it = |(known, id, _): &(Consumer, String, String)| *known == consumer && id == row.id().as_str();
+                state.buried.retain(|buried| !is_it(buried));
+            })
+            .await
+        }
+        .boxed()
+    }
 }

@@ -67,7 +67,7 @@ macro_rules! migrations {
 }
 
 /// All, in the order in which they are applied.
-pub const MIGRATIONS: [Migration; 14] = migrations![
+pub const MIGRATIONS: [Migration; 15] = migrations![
     "0001_ledgers",
     "0002_publication",
     "0003_programs",
@@ -82,6 +82,7 @@ pub const MIGRATIONS: [Migration; 14] = migrations![
     "0012_cut_off",
     "0013_roles",
     "0014_reconcile",
+    "0015_lift",
 ];
 
 /// Where it is noted what was applied; may be run again and again.

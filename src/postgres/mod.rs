@@ -57,6 +57,9 @@ pub trait Ledger: Send + Sync {
 
     /// A record of this row is in this consumer's dead letters: its effects are `dead` with the basis it had.
     fn bury<'a>(&'a self, consumer: Consumer, row: &'a Row, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>>;
+
+    /// That letter was replayed: what is still `dead` because of it is so no more, and the reconciler's again.
+    fn lift<'a>(&'a self, consumer: Consumer, row: &'a Row) -> BoxFuture<'a, Result<(), LedgerError>>;
 }
 
 /// How `effects` stands to a decision.

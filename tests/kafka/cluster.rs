@@ -42,9 +42,9 @@ pub(crate) type OwnHeader = (String, Option<Vec<u8>>);
 /// A record as it was written or read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Raw {
-    pub(super) key: Option<Vec<u8>>,
-    pub(super) value: Option<Vec<u8>>,
-    pub(super) headers: Vec<OwnHeader>,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Vec<OwnHeader>,
 }
 
 /// One broker, with topics of our own: the mock in this process, or the real one of the stack.
@@ -214,7 +214,7 @@ impl Cluster {
     }
 
     /// How many records a topic with one partition holds.
-    pub(super) fn len(&self, topic: &str) -> i64 {
+    pub(crate) fn len(&self, topic: &str) -> i64 {
         let (begin, end) = self.witness.fetch_watermarks(topic, 0, ANSWER).expect("an answer");
         end - begin
     }

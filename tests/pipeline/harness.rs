@@ -12,7 +12,7 @@ use crm_event_processors::faults::Gate;
 use crm_event_processors::inngest::memory::{Fault, MemoryDeliver};
 use crm_event_processors::kafka::memory::{Member, MemoryLog, MemoryRecord};
 use crm_event_processors::loyalty::{DEMO_PROGRAM, Programs};
-use crm_event_processors::pipeline::{self, Exit, OldRecords, Options, Ports, Randomness, RuleBook};
+use crm_event_processors::pipeline::{self, Exit, OldRecords, Options, Ports, Randomness, Replay, RuleBook};
 use crm_event_processors::postgres::Ledger;
 use crm_event_processors::postgres::memory::MemoryLedger;
 use crm_event_processors::record::{Budget, TopicPartition};
@@ -66,6 +66,7 @@ pub(super) struct Start {
     pub(super) max_records: usize,
     pub(super) max_bytes: usize,
     pub(super) accept_dead_letters: bool,
+    pub(super) replay: Replay,
 }
 
 /// A running worker.
@@ -158,7 +159,7 @@ impl World {
             max_bytes: start.max_bytes,
             accept_dead_letters: start.accept_dead_letters,
         };
-        let task = tokio::spawn(pipeline::run(options, handle, ports, shutdown.clone()));
+        let task = tokio::spawn(pipeline::run_as(start.replay, options, handle, ports, shutdown.clone()));
         member.assign(partitions).await;
         Worker {
             member,
@@ -226,6 +227,7 @@ impl Start {
             max_records: 1000,
             max_bytes: 10_000_000,
             accept_dead_letters: false,
+            replay: Replay::No,
         }
     }
 }

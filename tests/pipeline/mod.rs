@@ -10,5 +10,6 @@ mod poison;
 mod pressure;
 mod progress;
 mod rebalance;
+mod replay;
 mod shutdown;
 mod watched;

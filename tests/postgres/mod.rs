@@ -159,7 +159,7 @@ impl Database {
         Self { config, own }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let name = self.config.get_dbname().expect("a name");
         let address = stack("POSTGRES_URL");
         let (server, _stacks) = address.rsplit_once('/').expect("an address");

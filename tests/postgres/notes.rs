@@ -142,6 +142,43 @@ async fn a_dead_letter_is_noted_until_the_row_changes_or_a_replay_was_applied() 
 }
 
 #[tokio::test]
+async fn a_replay_that_led_to_nothing_lifts_the_dead_letter_of_its_own_state_only() {
+    let db = Database::new().await;
+    let purchase = Purchase::new("p");
+    db.own.run(&purchase.sql()).await;
+    let mut letter = purchase.record(100, None, 1);
+    letter["reason"] = json!("points_overflow");
+    let others = Purchase::new("p").worth("1").record(100, None, 1);
+    let unknown = Purchase::new("gone").record(1, None, 1);
+    let sql = format!("select * from crm_events.still_dead('{}')", json!([letter]));
+    let is_left_alone = || async { !db.own.rows(&sql).await.is_empty() };
+    db.own.call_nothing("mark_dead", &json!([letter])).await;
+    db.own.call_nothing("lift_dead", &json!([others, unknown])).await;
+    assert!(is_left_alone().await, "the letter was of another state");
+    db.own.call_nothing("lift_dead", &json!([letter])).await;
+    assert!(!is_left_alone().await);
+    let effect = db.own.effect("award:p").await;
+    let lifted = [&effect["state"], &effect["dead_reason"], &effect["dead_basis"]];
+    assert_eq!(lifted, [&json!("missing"), &Value::Null, &Value::Null]);
+    // What was applied before it died is what it was.
+    db.own
+        .call("apply_award", &purchase.scheduled(100, DUE, "unlimited"))
+        .await;
+    db.own.settle("settle_award", "award:p").await;
+    let refund = Purchase::new("p").refunded("100", "refunded");
+    db.own.run(&refund.sql()).await;
+    let mut letter = refund.record(0, None, 1);
+    letter["reason"] = json!("negative_refund");
+    for call in ["mark_dead", "lift_dead", "lift_dead"] {
+        db.own.call_nothing(call, &json!([letter])).await;
+    }
+    let effect = db.own.effect("award:p").await;
+    assert_eq!((&effect["state"], &effect["booked"]), (&json!("settled"), &json!(100)));
+    assert_eq!(db.own.standing(&letter).await, "differs", "and the reconciler's again");
+    db.done().await;
+}
+
+#[tokio::test]
 async fn a_dead_letter_of_an_older_state_kills_nothing() {
     let db = Database::new().await;
     let mut letter = Purchase::new("p").worth("1").record(100, None, 1);

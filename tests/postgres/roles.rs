@@ -27,6 +27,7 @@ async fn the_worker_calls_its_functions_and_reaches_no_ledger_itself() {
         "select crm_events.announced('{}')",
         "select crm_events.announcement_rejected('x', 'y')",
         "select crm_events.mark_dead('[]')",
+        "select crm_events.lift_dead('[]')",
         "select crm_events.effective_from('2026-01-01')",
         "select * from crm_events.programs_documents()",
         "select crm_events.take_lease('a', 'b', 5)",

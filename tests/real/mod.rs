@@ -7,11 +7,13 @@
 mod broker;
 mod consumer_sets;
 mod grants;
+mod letters;
 mod load;
 mod members;
 mod outages;
 mod path;
 mod pressure;
+mod replays;
 mod secure;
 mod settled;
 mod startup;

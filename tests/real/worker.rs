@@ -135,6 +135,10 @@ impl Worker {
         self.variables.push((name, value.to_owned()));
     }
 
+    pub(super) fn variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.variables.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
     pub(super) fn unset(&mut self, name: &str) {
         self.variables.retain(|(known, _)| *known != name);
     }

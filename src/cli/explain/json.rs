@@ -64,7 +64,7 @@ struct Decided<'a> {
     dead_letter: Option<Dead<'a>>,
 }
 
-pub(super) fn write(out: &mut impl Write, line: u64, explanation: &Explanation) -> io::Result<()> {
+pub(in crate::cli) fn write(out: &mut impl Write, line: u64, explanation: &Explanation) -> io::Result<()> {
     let facts = &explanation.facts;
     let mut object = Object {
         line,

@@ -32,10 +32,10 @@ type OwnedHeader = (String, Option<Vec<u8>>);
 
 /// Why a line describes no record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BadLine {
+pub(in crate::cli) struct BadLine {
     /// In bytes, from 1, where one place is to blame.
-    pub(super) column: Option<usize>,
-    pub(super) problem: String,
+    pub(in crate::cli) column: Option<usize>,
+    pub(in crate::cli) problem: String,
 }
 
 /// With or without padding: both are in use.

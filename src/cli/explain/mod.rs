@@ -9,14 +9,14 @@
 //! becomes of it), then `text` or `json`; `clean` keeps control characters from outside off the terminal.
 
 pub(super) mod clean;
-mod json;
+pub(super) mod json;
 mod known;
 mod lines;
 mod message;
 #[cfg(test)]
 mod tests;
-mod text;
-mod verdict;
+pub(super) mod text;
+pub(super) mod verdict;
 
 use std::io::{self, BufWriter, IsTerminal as _, Read, Write};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ use crate::config::{Deciding, Flags};
 use crate::consumers::Rules;
 use crate::loyalty::{DEMO_PROGRAM, Programs};
 
-const DEMO_NOTE: &str = "Decided with the demo's program, because PROGRAM_FILE is not given: points, due times and tiers \
+pub(super) const DEMO_NOTE: &str = "Decided with the demo's program, because PROGRAM_FILE is not given: points, due times and tiers \
                          are examples. Give --program-file to see what yours would do.";
 
 #[derive(Debug, clap::Args)]

@@ -21,7 +21,7 @@ pub(super) struct Summary {
     counts: [u64; Outcome::ALL.len()],
 }
 
-pub(super) fn write(out: &mut impl Write, line: u64, explanation: &Explanation) -> io::Result<()> {
+pub(in crate::cli) fn write(out: &mut impl Write, line: u64, explanation: &Explanation) -> io::Result<()> {
     write!(out, "line {line}")?;
     if let Fate::BadLine(bad) = &explanation.fate {
         return bad_line(out, bad);

@@ -12,6 +12,7 @@ use crate::consumers::{self, Consumer, Decision, Effect, Rules};
 use crate::dead_letters::Queue;
 use crate::debezium::{Control, DecimalMode, Decoded, Decoder, Op};
 use crate::inngest::{EventBatch, Limits};
+use crate::record::RecordView;
 use crate::rows::{self, Routed, RowChange};
 
 /// The reason of every consumer for a table that none of them reads.
@@ -19,7 +20,7 @@ const UNREAD: &str = "no_consumer_reads_table";
 
 /// Explains records one after another; learns schema prefixes as the worker does.
 #[derive(Debug)]
-pub(super) struct Explainer {
+pub(in crate::cli) struct Explainer {
     decoder: Decoder,
     decimals: DecimalMode,
     consumers: Vec<Consumer>,
@@ -30,29 +31,29 @@ pub(super) struct Explainer {
 
 /// What a record is and what comes of it.
 #[derive(Debug)]
-pub(super) struct Explanation {
-    pub(super) topic: Option<String>,
-    pub(super) partition: Option<i32>,
-    pub(super) offset: Option<i64>,
-    pub(super) key: Option<Vec<u8>>,
+pub(in crate::cli) struct Explanation {
+    pub(in crate::cli) topic: Option<String>,
+    pub(in crate::cli) partition: Option<i32>,
+    pub(in crate::cli) offset: Option<i64>,
+    pub(in crate::cli) key: Option<Vec<u8>>,
     /// The line was the value itself.
-    pub(super) bare: bool,
-    pub(super) facts: Facts,
-    pub(super) fate: Fate,
+    pub(in crate::cli) bare: bool,
+    pub(in crate::cli) facts: Facts,
+    pub(in crate::cli) fate: Fate,
 }
 
 /// What is known of the change; as much as was read before it failed.
 #[derive(Debug, Default)]
-pub(super) struct Facts {
-    pub(super) op: Option<Op>,
-    pub(super) table: Option<String>,
-    pub(super) commit_ms: Option<i64>,
-    pub(super) row_id: Option<String>,
-    pub(super) version: Option<String>,
+pub(in crate::cli) struct Facts {
+    pub(in crate::cli) op: Option<Op>,
+    pub(in crate::cli) table: Option<String>,
+    pub(in crate::cli) commit_ms: Option<i64>,
+    pub(in crate::cli) row_id: Option<String>,
+    pub(in crate::cli) version: Option<String>,
 }
 
 #[derive(Debug)]
-pub(super) enum Fate {
+pub(in crate::cli) enum Fate {
     BadLine(BadLine),
     Control(Control),
     /// Dead before the fan-out.
@@ -62,33 +63,33 @@ pub(super) enum Fate {
 }
 
 #[derive(Debug)]
-pub(super) struct DeadLetter {
+pub(in crate::cli) struct DeadLetter {
     /// The topic.
-    pub(super) queue: String,
-    pub(super) reason: &'static str,
-    pub(super) detail: String,
+    pub(in crate::cli) queue: String,
+    pub(in crate::cli) reason: &'static str,
+    pub(in crate::cli) detail: String,
 }
 
 /// What one consumer does, or what becomes of one of its effects.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(in crate::cli) enum Verdict {
     Ignore(&'static str),
     Deliver(Delivery),
     Refuse(DeadLetter),
 }
 
 #[derive(Debug)]
-pub(super) struct Delivery {
-    pub(super) reason: &'static str,
-    pub(super) effect_key: String,
-    pub(super) claim: String,
+pub(in crate::cli) struct Delivery {
+    pub(in crate::cli) reason: &'static str,
+    pub(in crate::cli) effect_key: String,
+    pub(in crate::cli) claim: String,
     /// The event as it would be sent, compact JSON.
-    pub(super) event: String,
+    pub(in crate::cli) event: String,
 }
 
 /// From the least to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Outcome {
+pub(in crate::cli) enum Outcome {
     Ignored,
     Control,
     Event,
@@ -98,7 +99,7 @@ pub(super) enum Outcome {
 }
 
 impl Explainer {
-    pub(super) fn new(deciding: &Deciding, rules: Rules, now: Timestamp) -> Self {
+    pub(in crate::cli) fn new(deciding: &Deciding, rules: Rules, now: Timestamp) -> Self {
         Self {
             decoder: Decoder::default(),
             decimals: deciding.decimals,
@@ -109,13 +110,13 @@ impl Explainer {
         }
     }
 
-    pub(super) fn explain(&mut self, line: &[u8]) -> Explanation {
+    pub(in crate::cli) fn explain(&mut self, line: &[u8]) -> Explanation {
         let message = match Message::parse(line) {
             Ok(message) => message,
             Err(bad) => return Explanation::bad(bad),
         };
         let mut facts = Facts::default();
-        let fate = self.read(&message, &mut facts);
+        let fate = message.with(|record| self.read(record, &mut facts));
         Explanation {
             topic: message.topic,
             partition: message.partition,
@@ -127,23 +128,36 @@ impl Explainer {
         }
     }
 
+    /// The same of a record that these consumers read.
+    pub(in crate::cli) fn explain_record(&mut self, record: &RecordView<'_>, consumers: &[Consumer]) -> Explanation {
+        self.consumers = consumers.to_vec();
+        let mut facts = Facts::default();
+        let fate = self.read(record, &mut facts);
+        Explanation {
+            topic: Some(record.topic.to_owned()),
+            partition: Some(record.partition),
+            offset: Some(record.offset),
+            key: record.key.map(<[u8]>::to_vec),
+            bare: false,
+            facts,
+            fate,
+        }
+    }
+
     /// Decode and route, as the worker's intake does.
-    fn read(&mut self, message: &Message<'_>, facts: &mut Facts) -> Fate {
+    fn read(&mut self, record: &RecordView<'_>, facts: &mut Facts) -> Fate {
         let (decimals, prefix) = (self.decimals, &self.topic_prefix);
-        let dead = |reason, detail| Err(Fate::Dead(DeadLetter::new(Queue::Decode, prefix, reason, detail)));
-        let routed = message.with(|record| {
-            let change = match self.decoder.decode(record) {
-                Ok(Decoded::Change(change)) => change,
-                Ok(Decoded::Control(control)) => return Err(Fate::Control(control)),
-                Err(error) => return dead(error.reason(), error.to_string()),
-            };
-            facts.op = Some(change.op);
-            facts.table = Some(change.table.as_ref().to_owned());
-            facts.commit_ms = Some(change.commit_ms);
-            rows::route(record.topic, &change, decimals).or_else(|error| dead(error.reason(), error.to_string()))
-        });
-        match routed {
-            Err(fate) => fate,
+        let dead = |reason, detail| Fate::Dead(DeadLetter::new(Queue::Decode, prefix, reason, detail));
+        let change = match self.decoder.decode(record) {
+            Ok(Decoded::Change(change)) => change,
+            Ok(Decoded::Control(control)) => return Fate::Control(control),
+            Err(error) => return dead(error.reason(), error.to_string()),
+        };
+        facts.op = Some(change.op);
+        facts.table = Some(change.table.as_ref().to_owned());
+        facts.commit_ms = Some(change.commit_ms);
+        match rows::route(record.topic, &change, decimals) {
+            Err(error) => dead(error.reason(), error.to_string()),
             Ok(Routed::Unread { .. }) => {
                 let ignore = |consumer: &Consumer| (*consumer, Verdict::Ignore(UNREAD));
                 Fate::Decided(self.consumers.iter().map(ignore).collect())
@@ -211,7 +225,7 @@ impl DeadLetter {
 }
 
 impl Explanation {
-    pub(super) fn too_long(longest_bytes: usize) -> Self {
+    pub(in crate::cli) fn too_long(longest_bytes: usize) -> Self {
         let mib = longest_bytes / (1024 * 1024);
         Self::bad(BadLine {
             column: None,
@@ -231,7 +245,7 @@ impl Explanation {
         }
     }
 
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(in crate::cli) fn outcome(&self) -> Outcome {
         match &self.fate {
             Fate::BadLine(_) => Outcome::BadLine,
             Fate::Control(_) => Outcome::Control,
@@ -244,7 +258,7 @@ impl Explanation {
     }
 
     /// Every reason once, in the order of the consumers.
-    pub(super) fn reasons(&self) -> Vec<&'static str> {
+    pub(in crate::cli) fn reasons(&self) -> Vec<&'static str> {
         let mut reasons = Vec::new();
         match &self.fate {
             Fate::BadLine(_) => reasons.push(Outcome::BadLine.name()),
@@ -263,7 +277,7 @@ impl Explanation {
 }
 
 impl Verdict {
-    pub(super) const fn decision(&self) -> &'static str {
+    pub(in crate::cli) const fn decision(&self) -> &'static str {
         match self {
             Self::Ignore(_) => "ignore",
             Self::Deliver(_) => "deliver",
@@ -271,7 +285,7 @@ impl Verdict {
         }
     }
 
-    pub(super) const fn reason(&self) -> &'static str {
+    pub(in crate::cli) const fn reason(&self) -> &'static str {
         match self {
             Self::Ignore(reason) => reason,
             Self::Deliver(delivery) => delivery.reason,
@@ -290,7 +304,7 @@ impl Verdict {
 
 impl Outcome {
     /// From the worst to the least, as a summary lists them.
-    pub(super) const ALL: [Self; 5] = [
+    pub(in crate::cli) const ALL: [Self; 5] = [
         Self::DeadLetter,
         Self::Event,
         Self::Control,
@@ -298,7 +312,7 @@ impl Outcome {
         Self::BadLine,
     ];
 
-    pub(super) const fn name(self) -> &'static str {
+    pub(in crate::cli) const fn name(self) -> &'static str {
         match self {
             Self::Ignored => "ignored",
             Self::Control => "control",
@@ -309,7 +323,7 @@ impl Outcome {
     }
 }
 
-pub(super) const fn control_name(control: Control) -> &'static str {
+pub(in crate::cli) const fn control_name(control: Control) -> &'static str {
     match control {
         Control::Tombstone => "tombstone",
         Control::Heartbeat => "heartbeat",
