@@ -14,6 +14,7 @@ mod migrate;
 mod reconcile;
 // Its limits are public: the benchmark puts the same worker together.
 pub mod run;
+mod shadow;
 
 use std::process::ExitCode;
 

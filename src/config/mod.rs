@@ -11,7 +11,7 @@ mod secret;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 
@@ -51,16 +51,31 @@ pub struct Settings {
     pub effective_from: Option<Timestamp>,
     pub database: Option<DatabaseUrl>,
     pub old_records: OldRecords,
-    pub redis_url: RedisUrl,
-    /// Where the last good programs of the database are kept.
-    pub cache_url: RedisUrl,
-    pub dedup_window: Duration,
-    pub inngest: Inngest,
+    pub way: Way,
     pub http: Option<SocketAddr>,
     /// Unset, metrics are only scraped.
     pub push: Option<Push>,
     pub log_format: logging::Format,
     pub log_filter: String,
+}
+
+/// What becomes of decisions.
+#[derive(Debug, Clone)]
+pub enum Way {
+    Deliver {
+        out: Box<Out>,
+        /// Where the last good programs of the database are kept.
+        cache_url: Box<RedisUrl>,
+    },
+    /// Written down, and that is all.
+    Shadow(ShadowOut),
+}
+
+/// Where a shadow writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShadowOut {
+    Stdout,
+    File(PathBuf),
 }
 
 /// How to reach Inngest's event API.
@@ -117,30 +132,23 @@ impl Reader {
     fn settings(&mut self, flags: &Flags) -> Option<Settings> {
         // Everything is read before anything is missed, so that all problems come at once.
         let kafka = self.kafka(flags);
-        let inngest = self.inngest(flags);
+        let way = self.way(flags);
         let consumers = self.consumers(flags);
         let session = self.number(
             flags.kafka_session_timeout_ms.as_deref(),
             "KAFKA_SESSION_TIMEOUT_MS",
             6000..=300_000,
         );
-        let window = self.number(flags.dedup_window_secs.as_deref(), "DEDUP_WINDOW_SECS", 1..=86_400);
-        let redis_url = self.required(flags.redis_url.as_deref(), "REDIS_URL", "the dedupe store");
-        let redis_url = redis_url.and_then(|url| {
-            RedisUrl::parse(url)
-                .map_err(|error| self.problems.push(error.to_string()))
-                .ok()
-        });
-        let cache_url = self.cache_url(flags, redis_url.as_ref());
         let decimals = self.decimals(given(flags.decimal_mode.as_deref()));
         let ledger = self.ledger(flags);
+        let main = given(flags.consumer_group_id.as_deref()).unwrap_or("crm-event-processors");
         let group = Group {
-            main: given(flags.consumer_group_id.as_deref())
-                .unwrap_or("crm-event-processors")
-                .to_owned(),
+            // A shadow leaves the progress of those who work alone.
+            main: format!("{main}{}", if flags.shadow { "-shadow" } else { "" }),
             is_subset: consumers.len() < Consumer::ALL.len(),
             consumers: consumers.iter().map(|(consumer, _)| *consumer).collect(),
         };
+        let is_subset = group.is_subset;
         let orders = self.orders(flags, group.consumers);
         let start_at = self.parsed(
             flags.start_at.as_deref(),
@@ -148,8 +156,8 @@ impl Reader {
             "begin, end, or a time like 2026-11-20T00:00:00Z",
         );
         self.demand(
-            start_at.is_none() || group.is_subset,
-            "--start-at is for a subset of the consumers (CONSUMERS): the main group starts at what is committed, else at the \
+            start_at.is_none() || group.is_subset || flags.shadow,
+            "--start-at is for a subset of the consumers (CONSUMERS) and for --shadow: the main group starts at what is committed, else at the \
              log's begin",
         );
         let http = match given(flags.http_addr.as_deref()) {
@@ -173,7 +181,8 @@ impl Reader {
             topic_prefix: topic_prefix(flags),
             group,
             orders,
-            start_at,
+            // A shadow of a subset goes on where the shadow of all is, if there is one.
+            start_at: start_at.or((flags.shadow && is_subset).then_some(StartAt::Begin)),
             accept_dead_letters: flags.accept_dead_letters,
             consumers,
             decimals,
@@ -181,14 +190,28 @@ impl Reader {
             effective_from: ledger.effective_from,
             database: ledger.database,
             old_records: ledger.old_records,
-            redis_url: redis_url?,
-            cache_url: cache_url?,
-            dedup_window: Duration::from_secs(u64::from(window.unwrap_or(300))),
-            inngest: inngest?,
+            way: way?,
             http,
             push,
             log_format,
             log_filter: given(flags.rust_log.as_deref()).unwrap_or("info").to_owned(),
+        })
+    }
+
+    fn way(&mut self, flags: &Flags) -> Option<Way> {
+        let shadow_out = given(flags.shadow_out.as_deref());
+        if flags.shadow {
+            return Some(Way::Shadow(match shadow_out {
+                None | Some("-") => ShadowOut::Stdout,
+                Some(path) => ShadowOut::File(PathBuf::from(path)),
+            }));
+        }
+        self.demand(shadow_out.is_none(), "--shadow-out is for --shadow");
+        let out = self.out(flags);
+        let cache_url = self.cache_url(flags, out.as_ref().map(|out| &out.redis_url));
+        Some(Way::Deliver {
+            out: Box::new(out?),
+            cache_url: Box::new(cache_url?),
         })
     }
 
@@ -406,6 +429,46 @@ mod tests {
         }
     }
 
+    fn inngest(settings: &Settings) -> &Inngest {
+        match &settings.way {
+            Way::Deliver { out, .. } => &out.inngest,
+            Way::Shadow(_) => panic!("no shadow"),
+        }
+    }
+
+    #[test]
+    fn a_shadow_needs_no_target_and_has_a_group_of_its_own() {
+        let some = |text: &str| Some(text.to_owned());
+        let flags = Flags {
+            shadow: true,
+            redis_url: None,
+            inngest_event_key: None,
+            start_at: some("end"),
+            shadow_out: some("decisions.jsonl"),
+            ..minimal()
+        };
+        let settings = Settings::from_flags(&flags).expect("valid");
+        assert!(matches!(&settings.way, Way::Shadow(ShadowOut::File(path)) if path.ends_with("decisions.jsonl")));
+        assert_eq!(settings.group.name(), "crm-event-processors-shadow");
+        assert_eq!(settings.start_at, Some(StartAt::End));
+        let flags = Flags {
+            consumers: some("tier"),
+            start_at: None,
+            shadow_out: None,
+            ..flags
+        };
+        let settings = Settings::from_flags(&flags).expect("valid");
+        assert!(matches!(settings.way, Way::Shadow(ShadowOut::Stdout)));
+        assert_eq!(settings.group.name(), "crm-event-processors-shadow-tier");
+        assert_eq!(settings.start_at, Some(StartAt::Begin));
+        let flags = Flags {
+            shadow_out: some("decisions.jsonl"),
+            ..minimal()
+        };
+        let Problems(problems) = Settings::from_flags(&flags).expect_err("no shadow");
+        assert_eq!(problems, ["--shadow-out is for --shadow"]);
+    }
+
     #[test]
     fn the_least_settings_run_all_consumers_with_their_default_lanes() {
         let settings = Settings::from_flags(&minimal()).expect("valid");
@@ -418,8 +481,9 @@ mod tests {
         ];
         assert_eq!(settings.consumers, lanes);
         assert_eq!(settings.kafka.security_protocol, "PLAINTEXT");
-        assert_eq!(settings.inngest.base_url, "https://inn.gs");
-        assert_eq!(settings.inngest.requests_per_second, NonZeroU32::new(15));
+        let inngest = inngest(&settings);
+        assert_eq!(inngest.base_url, "https://inn.gs");
+        assert_eq!(inngest.requests_per_second, NonZeroU32::new(15));
         assert_eq!(
             settings.topics(),
             [
@@ -474,8 +538,9 @@ mod tests {
         };
         let settings = Settings::from_flags(&flags).expect("valid");
         assert_eq!(settings.kafka.security_protocol, "SASL_SSL");
-        assert_eq!(settings.inngest.base_url, "http://localhost:8288");
-        assert_eq!(settings.inngest.requests_per_second, None);
+        let inngest = inngest(&settings);
+        assert_eq!(inngest.base_url, "http://localhost:8288");
+        assert_eq!(inngest.requests_per_second, None);
     }
 
     #[test]

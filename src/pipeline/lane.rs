@@ -156,6 +156,7 @@ impl Lane {
         let now = self.shared.ports.clock.now();
         let mut pending = Vec::with_capacity(items.len());
         let (mut finished, mut dead, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+        let mut notes = self.shared.notes();
         for item in items.into_iter().filter(|item| item.ticket.epoch.is_live()) {
             match consumers::decide(self.consumer, &item.received.change, rules, now) {
                 Decision::Ignore(Reason::NoProgram) if !is_final => unknown.push(item),
@@ -164,7 +165,10 @@ impl Lane {
                 {
                     unknown.push(item);
                 }
-                Decision::Ignore(reason) => finished.push(self.finish(item.ticket, Outcome::Ignored(reason))),
+                Decision::Ignore(reason) => {
+                    notes.ignored(self.consumer, &item, reason.as_str(), None);
+                    finished.push(self.finish(item.ticket, Outcome::Ignored(reason)));
+                }
                 Decision::Deliver(effects) if self.must_be_compared(&item, &effects, now) => {
                     dead.push((
                         item,
@@ -187,6 +191,7 @@ impl Lane {
                 Decision::Refuse(refusal) => dead.push((item, refusal.reason(), refusal.to_string(), false)),
             }
         }
+        self.shared.write_down(notes).await;
         self.report(finished).await;
         for (item, reason, detail, policy) in dead {
             self.bury(item, None, reason, detail, policy).await;
@@ -206,6 +211,9 @@ impl Lane {
 
     /// What is decided, on its way through the targets.
     async fn bring_home(&mut self, pending: Vec<Pending>) {
+        if self.shared.is_shadow() {
+            return self.write_down(pending).await;
+        }
         let pending = self.parked.keep_back(pending);
         if pending.is_empty() {
             return;

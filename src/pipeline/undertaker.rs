@@ -73,10 +73,15 @@ impl Undertaker {
 
     async fn bury(&self, dead: Dead, turns: &Semaphore) {
         if self.is_written(&dead, turns).await {
+            let outcome = if self.shared.is_shadow() {
+                Outcome::Shadowed
+            } else {
+                Outcome::DeadLettered(dead.reason)
+            };
             let done = Finished {
                 ticket: dead.ticket,
                 consumers: self.consumers,
-                outcome: Outcome::DeadLettered(dead.reason),
+                outcome,
             };
             // The pipeline is gone only when the process is going: nothing is committed then.
             let _gone = self.finished.send(vec![done]).await;
@@ -92,6 +97,12 @@ impl Undertaker {
         let epoch = &dead.ticket.epoch;
         if !epoch.is_live() {
             return false;
+        }
+        if self.shared.is_shadow() {
+            let mut notes = self.shared.notes();
+            notes.dead(self.queue, dead);
+            self.shared.write_down(notes).await;
+            return true;
         }
         let Some(admitted) = self.shared.halts.admit(self.queue, dead.reason, dead.policy) else {
             self.shared.until_ended(epoch).await;
