@@ -68,17 +68,33 @@ fn print(comparison: &Comparison, limit: usize) {
     );
     for (count, what) in [
         (comparison.agree, "agree"),
-        (comparison.in_flight, "in flight: they differ, and one side is younger than --grace"),
-        (comparison.scheduled, "scheduled: not due yet, so the wallet cannot show them"),
+        (
+            comparison.in_flight,
+            "in flight: they differ, and one side is younger than --grace",
+        ),
+        (
+            comparison.scheduled,
+            "scheduled: not due yet, so the wallet cannot show them",
+        ),
         (comparison.not_ours, "older than the cut-off"),
-        (comparison.unseen, "known to the system alone, and from before or behind the shadow's lines"),
-        (comparison.not_compared, "evaluations of tiers and missions, not compared"),
+        (
+            comparison.unseen,
+            "known to the system alone, and from before or behind the shadow's lines",
+        ),
+        (
+            comparison.not_compared,
+            "evaluations of tiers and missions, not compared",
+        ),
     ] {
         println!("{count:>9} {what}");
     }
     println!();
     for finding in comparison.findings.iter().take(limit) {
-        let detail = finding.detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default();
+        let detail = finding
+            .detail
+            .as_deref()
+            .map(|detail| format!(": {detail}"))
+            .unwrap_or_default();
         println!("{:<11} {}{}", finding.kind, clean(&finding.subject), clean(&detail));
     }
     let (shown, all) = (comparison.findings.len().min(limit), comparison.findings.len());

@@ -157,7 +157,12 @@ fn begun_at(
     let chosen = positions(consumer, partitions, Offset::from(at))?;
     let ours = look_up(consumer, partitions)?;
     let mut starts = BTreeMap::new();
-    for LookedUp { topic, partition, found } in ours {
+    for LookedUp {
+        topic,
+        partition,
+        found,
+    } in ours
+    {
         let Some(place) = consumer
             .context()
             .place(&topic, partition)

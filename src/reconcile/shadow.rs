@@ -40,7 +40,10 @@ struct Fact {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Says {
     /// 0: nothing is to be.
-    Target { target: i64, due_ms: Option<i64> },
+    Target {
+        target: i64,
+        due_ms: Option<i64>,
+    },
     /// Older than the cut-off: whatever there is, is none of ours.
     NotOurs,
     Dead(String),
@@ -376,7 +379,10 @@ fn keys_of(consumer: Consumer, table: Table, row_id: &str) -> Vec<String> {
         (Consumer::Currency, Table::PurchaseLedger) => vec![EffectKey::award(&row)],
         (Consumer::Reward, Table::MissionClaims) => vec![EffectKey::grant(&row)],
         (Consumer::Reward, Table::ReferralLedger) => {
-            vec![EffectKey::referral(&row, Side::Referrer), EffectKey::referral(&row, Side::Referee)]
+            vec![
+                EffectKey::referral(&row, Side::Referrer),
+                EffectKey::referral(&row, Side::Referee),
+            ]
         }
         (Consumer::Marketplace, Table::Codes) => vec![EffectKey::code(&row)],
         _ => Vec::new(),
@@ -400,7 +406,10 @@ const COMPARED: [(&str, Table); 4] = [
 /// The table of the rows of a fact that is compared.
 #[must_use]
 pub fn table_of(key: &str) -> Option<Table> {
-    COMPARED.iter().find(|(begin, _)| key.starts_with(begin)).map(|(_, table)| *table)
+    COMPARED
+        .iter()
+        .find(|(begin, _)| key.starts_with(begin))
+        .map(|(_, table)| *table)
 }
 
 /// One event as somebody sent it. Ours name the effect; another worker's must name the purchase.
@@ -409,13 +418,17 @@ fn sent(event: &Value) -> Option<Sent> {
     let data = event.get("data")?;
     let key = match data.get("effect_key").and_then(Value::as_str) {
         Some(key) => key.to_owned(),
-        None => EffectKey::award(&RowId::new(&text(data.get("purchase_id")?)?)?).as_str().to_owned(),
+        None => EffectKey::award(&RowId::new(&text(data.get("purchase_id")?)?)?)
+            .as_str()
+            .to_owned(),
     };
     let Some(table) = table_of(&key) else {
         return Some(Sent::Evaluation);
     };
     let is_off = ["cancelled", "revoked"].iter().any(|word| name.ends_with(word));
-    let target = ["target_points", "target", "points"].iter().find_map(|field| data.get(field));
+    let target = ["target_points", "target", "points"]
+        .iter()
+        .find_map(|field| data.get(field));
     let target = match target {
         _ if is_off => Some(0),
         Some(target) => Some(text(target)?.parse().ok()?),

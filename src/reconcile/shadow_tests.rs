@@ -124,8 +124,16 @@ fn every_fact_of_a_shadow_stands_in_one_place() {
         (delivers(1, OLD_MS, 100, due), Some(just_changed), "in_flight"),
         // A wallet shows nothing before it is due; `effects` does.
         (delivers(1, OLD_MS, 100, "2026-12-20T00:00:00Z"), None, "scheduled"),
-        (delivers(1, OLD_MS, 100, "2026-12-20T00:00:00Z"), Some(booked(40)), "differs"),
-        (delivers(1, OLD_MS, 100, "2026-12-20T00:00:00Z"), Some(applied(0)), "differs"),
+        (
+            delivers(1, OLD_MS, 100, "2026-12-20T00:00:00Z"),
+            Some(booked(40)),
+            "differs",
+        ),
+        (
+            delivers(1, OLD_MS, 100, "2026-12-20T00:00:00Z"),
+            Some(applied(0)),
+            "differs",
+        ),
         (ignores(1, OLD_MS, "before_cut_off"), Some(booked(100)), "not_ours"),
         (
             line(1, OLD_MS, r#""outcome":"dead","reason":"points_overflow""#),
@@ -231,7 +239,11 @@ fn what_another_worker_sent_is_read_in_its_words_and_in_ours() {
         half a line"#;
     let (system, unreadable) = System::read(sent.as_bytes()).expect("readable");
     assert_eq!(unreadable, [9, 10]);
-    let targets: Vec<(&str, Option<i64>)> = system.0.iter().map(|(key, known)| (key.as_str(), known.target)).collect();
+    let targets: Vec<(&str, Option<i64>)> = system
+        .0
+        .iter()
+        .map(|(key, known)| (key.as_str(), known.target))
+        .collect();
     assert_eq!(
         targets,
         [

@@ -214,7 +214,10 @@ mod tests {
         // As a full disk leaves it.
         let mut other = OpenOptions::new().append(true).open(&path).expect("there");
         other.write_all(b"{\"consumer\":\"cu").expect("written");
-        decisions.write(b"{\"consumer\":\"currency\"}\n").await.expect("written");
+        decisions
+            .write(b"{\"consumer\":\"currency\"}\n")
+            .await
+            .expect("written");
         let text = std::fs::read_to_string(&path).expect("there");
         assert_eq!(text, "{\"consumer\":\"tier\"}\n{\"consumer\":\"currency\"}\n");
         std::fs::remove_file(&path).expect("removed");

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::sync::Notify;
 
 use super::{Decisions, Line, WriteError};
 use crate::faults::{Gate, Script};
@@ -13,6 +14,7 @@ use crate::faults::{Gate, Script};
 pub struct MemoryDecisions {
     written: Mutex<Vec<u8>>,
     faults: Script<Fault>,
+    came: Notify,
 }
 
 /// What one write meets.
@@ -46,6 +48,17 @@ impl MemoryDecisions {
         text.lines().map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// Waits until so many lines are written.
+    pub async fn wait_for(&self, lines: usize) {
+        loop {
+            let came = self.came.notified();
+            if self.lines().len() >= lines {
+                return;
+            }
+            came.await;
+        }
+    }
+
     fn written(&self) -> MutexGuard<'_, Vec<u8>> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,6 +75,7 @@ impl Decisions for MemoryDecisions {
                 Some(Fault::Hold(gate)) => gate.pass().await,
             }
             self.written().extend_from_slice(lines);
+            self.came.notify_waiters();
             if is_lost {
                 return Err(WriteError::Unavailable("the answer was lost".to_owned()));
             }

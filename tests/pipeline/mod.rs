@@ -9,5 +9,6 @@ mod poison;
 mod pressure;
 mod progress;
 mod rebalance;
+mod shadow;
 mod shutdown;
 mod watched;

@@ -14,6 +14,7 @@ mod path;
 mod pressure;
 mod secure;
 mod settled;
+mod shadow;
 mod startup;
 mod topics;
 mod worker;
