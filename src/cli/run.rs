@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::OptionFuture;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Code, hang};
@@ -112,7 +113,7 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
         &telemetry,
         Duration::from_millis(u64::from(settings.session_timeout_ms)),
     )?;
-    let reconciling = reconcile_beside(&settings, &ports, knowledge.books, owner, &shutdown);
+    let reconciling = reconcile_beside(&settings, &ports, knowledge.books, owner, &shutdown)?;
     let exit = pipeline::run(options, handle, ports, shutdown.clone()).await;
     shutdown.cancel();
     // Only its farewell to the lease is left to do.
@@ -265,8 +266,10 @@ fn reconcile_beside(
     books: Option<Books>,
     owner: String,
     shutdown: &CancellationToken,
-) -> Option<tokio::task::JoinHandle<()>> {
-    let (ledger, books) = ports.ledger.clone().zip(books)?;
+) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
+    let Some((ledger, books)) = ports.ledger.clone().zip(books) else {
+        return Ok(None);
+    };
     let group = settings.group.name();
     let reconciler = Reconciler {
         ports: ports.clone(),
@@ -281,7 +284,7 @@ fn reconcile_beside(
         group,
         owner,
     };
-    Some(tokio::spawn(reconciler.run(shutdown.clone())))
+    Ok(Some(tokio::spawn(reconciler.run(asked_by_signal()?, shutdown.clone()))))
 }
 
 async fn join(
@@ -307,6 +310,20 @@ async fn join(
     let runtime = tokio::runtime::Handle::current();
     let joined = tokio::task::spawn_blocking(move || kafka::start(membership, runtime, telemetry)).await?;
     Ok(joined?)
+}
+
+/// SIGUSR1: an operator who has mended something need not wait for the reconciler's next turn.
+fn asked_by_signal() -> anyhow::Result<Arc<Notify>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut signals = signal(SignalKind::user_defined1())?;
+    let asked = Arc::new(Notify::new());
+    let told = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while signals.recv().await.is_some() {
+            told.notify_one();
+        }
+    });
+    Ok(asked)
 }
 
 /// SIGTERM and SIGINT drain. A second one changes nothing: the platform kills if it must.

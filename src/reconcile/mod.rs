@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumers::Consumer;
@@ -90,8 +91,8 @@ impl Ended {
 }
 
 impl Reconciler {
-    /// A pass every ten minutes, until the shutdown.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// A pass every ten minutes, and whenever it is asked for, until the shutdown.
+    pub async fn run(self, asked: Arc<Notify>, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -99,6 +100,7 @@ impl Reconciler {
                 biased;
                 () = shutdown.cancelled() => break,
                 _ = ticks.tick() => {}
+                () = asked.notified() => tracing::info!("a pass of the reconciler is asked for"),
             }
             tokio::select! {
                 biased;

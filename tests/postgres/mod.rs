@@ -127,9 +127,17 @@ async fn template(ids: Ids) -> &'static str {
 /// Not `with (force)`: that is refused while the server's own vacuum looks at the database, which this waits for.
 async fn drop_database(name: &str) {
     let session = connect(&server()).await;
-    let ours = "select pg_terminate_backend(pid) from pg_stat_activity where usename = current_user and datname =";
+    // Of the owner, and of the logins that a test made.
+    let ours =
+        "select pg_terminate_backend(pid) from pg_stat_activity where pg_has_role(usesysid, 'member') and datname =";
     session.run(&format!("{ours} '{name}'")).await;
     session.run(&format!("drop database {name}")).await;
+}
+
+/// Logins that a test made for its database, once that is gone.
+pub(crate) async fn drop_logins(names: &[String]) {
+    let session = connect(&server()).await;
+    session.run(&format!("drop role {}", names.join(", "))).await;
 }
 
 impl Database {
