@@ -78,6 +78,9 @@ impl FileDecisions {
         }
         let whole_bytes = whole_bytes(&mut file)?;
         file.set_len(whole_bytes)?;
+        // A new file's name must outlive the machine as its lines do.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
         Self::of(Out::File { file, whole_bytes })
     }
 
