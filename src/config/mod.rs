@@ -8,16 +8,15 @@ mod flags;
 mod push;
 mod reconciling;
 mod secret;
+mod way;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 
 use jiff::Timestamp;
 
 use crate::consumers::Consumer;
 use crate::debezium::DecimalMode;
-use crate::dedupe::RedisUrl;
 use crate::kafka::{Connection, Group, StartAt};
 use crate::postgres::DatabaseUrl;
 use crate::progress::{ConsumerSet, Orders};
@@ -29,6 +28,7 @@ pub use deciding::Deciding;
 pub use flags::{Flags, variables};
 pub use reconciling::{Out, Reconciling};
 pub use secret::Secret;
+pub use way::{ShadowOut, Way};
 
 /// The settings of `run`.
 #[derive(Debug, Clone)]
@@ -57,25 +57,6 @@ pub struct Settings {
     pub push: Option<Push>,
     pub log_format: logging::Format,
     pub log_filter: String,
-}
-
-/// What becomes of decisions.
-#[derive(Debug, Clone)]
-pub enum Way {
-    Deliver {
-        out: Box<Out>,
-        /// Where the last good programs of the database are kept.
-        cache_url: Box<RedisUrl>,
-    },
-    /// Written down, and that is all.
-    Shadow(ShadowOut),
-}
-
-/// Where a shadow writes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ShadowOut {
-    Stdout,
-    File(PathBuf),
 }
 
 /// How to reach Inngest's event API.
@@ -195,23 +176,6 @@ impl Reader {
             push,
             log_format,
             log_filter: given(flags.rust_log.as_deref()).unwrap_or("info").to_owned(),
-        })
-    }
-
-    fn way(&mut self, flags: &Flags) -> Option<Way> {
-        let shadow_out = given(flags.shadow_out.as_deref());
-        if flags.shadow {
-            return Some(Way::Shadow(match shadow_out {
-                None | Some("-") => ShadowOut::Stdout,
-                Some(path) => ShadowOut::File(PathBuf::from(path)),
-            }));
-        }
-        self.demand(shadow_out.is_none(), "--shadow-out is for --shadow");
-        let out = self.out(flags);
-        let cache_url = self.cache_url(flags, out.as_ref().map(|out| &out.redis_url));
-        Some(Way::Deliver {
-            out: Box::new(out?),
-            cache_url: Box::new(cache_url?),
         })
     }
 
@@ -434,39 +398,6 @@ mod tests {
             Way::Deliver { out, .. } => &out.inngest,
             Way::Shadow(_) => panic!("no shadow"),
         }
-    }
-
-    #[test]
-    fn a_shadow_needs_no_target_and_has_a_group_of_its_own() {
-        let some = |text: &str| Some(text.to_owned());
-        let flags = Flags {
-            shadow: true,
-            redis_url: None,
-            inngest_event_key: None,
-            start_at: some("end"),
-            shadow_out: some("decisions.jsonl"),
-            ..minimal()
-        };
-        let settings = Settings::from_flags(&flags).expect("valid");
-        assert!(matches!(&settings.way, Way::Shadow(ShadowOut::File(path)) if path.ends_with("decisions.jsonl")));
-        assert_eq!(settings.group.name(), "crm-event-processors-shadow");
-        assert_eq!(settings.start_at, Some(StartAt::End));
-        let flags = Flags {
-            consumers: some("tier"),
-            start_at: None,
-            shadow_out: None,
-            ..flags
-        };
-        let settings = Settings::from_flags(&flags).expect("valid");
-        assert!(matches!(settings.way, Way::Shadow(ShadowOut::Stdout)));
-        assert_eq!(settings.group.name(), "crm-event-processors-shadow-tier");
-        assert_eq!(settings.start_at, Some(StartAt::Begin));
-        let flags = Flags {
-            shadow_out: some("decisions.jsonl"),
-            ..minimal()
-        };
-        let Problems(problems) = Settings::from_flags(&flags).expect_err("no shadow");
-        assert_eq!(problems, ["--shadow-out is for --shadow"]);
     }
 
     #[test]

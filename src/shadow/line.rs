@@ -1,7 +1,8 @@
 //! One decision as a line of JSON. Pure.
 //!
 //! Takes the place of a record, the change it holds and what was decided, gives a line; and reads it back. Everything in it
-//! follows from the record and the rules, so that a repeated record is a repeated line.
+//! follows from the record and the rules, so that a repeated record is a repeated line; but for the reason, which tells
+//! whether a due time has passed.
 
 use std::borrow::Cow;
 

@@ -72,11 +72,11 @@ async fn a_shadow_writes_every_decision_down_and_reaches_no_target() {
     assert_eq!(
         currency,
         [
-            "0 currency deliver scheduled currency:award:purchase_ledger:p-1:10",
+            "0 currency deliver due_now currency:award:purchase_ledger:p-1:10",
             "0 reward deliver qualified reward:grant_referee:referral_ledger:r-1:77",
             "0 reward deliver qualified reward:grant_referrer:referral_ledger:r-1:77",
             "1 currency ignore zero_in_effects currency:award:purchase_ledger:p-2:20",
-            "2 currency deliver scheduled currency:award:purchase_ledger:p-3:r1795175000000",
+            "2 currency deliver due_now currency:award:purchase_ledger:p-3:r1795175000000",
             "3 decode dead not_json ",
             "4 currency dead points_overflow ",
         ]
@@ -121,7 +121,7 @@ async fn a_line_tells_what_would_be_sent_and_holds_no_column_of_the_row() {
         line,
         serde_json::json!({"consumer": "currency", "topic": "crm.public.purchase_ledger", "partition": 0, "offset": 0,
             "table": "purchase_ledger", "row_id": "p-1", "op": "c", "commit_ms": 1_795_175_999_000_i64,
-            "outcome": "deliver", "reason": "scheduled", "id": "currency:award:purchase_ledger:p-1:10",
+            "outcome": "deliver", "reason": "due_now", "id": "currency:award:purchase_ledger:p-1:10",
             "event": "loyalty/award.scheduled", "effect_key": "award:p-1", "target": 100, "due_at": due_at,
             "program_rev": 1})
     );
@@ -140,10 +140,10 @@ async fn every_change_has_its_line_in_whatever_batch_it_comes() {
     assert_eq!(
         told(&decisions),
         [
-            "0 currency deliver scheduled currency:award:purchase_ledger:p-1:10",
+            "0 currency deliver due_now currency:award:purchase_ledger:p-1:10",
             "1 currency ignore zero_in_effects currency:award:purchase_ledger:p-1:20",
-            "2 currency deliver scheduled currency:award:purchase_ledger:p-1:30",
-            "3 currency deliver scheduled currency:award:purchase_ledger:p-1:30",
+            "2 currency deliver due_now currency:award:purchase_ledger:p-1:30",
+            "3 currency deliver due_now currency:award:purchase_ledger:p-1:30",
         ],
         "nothing is superseded or a duplicate where nothing is delivered"
     );

@@ -39,7 +39,8 @@ async fn reconcile(db: &Database, lines: &str) -> (i32, Value) {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("shadow-{}.jsonl", unique()));
     std::fs::write(&path, lines).expect("written");
     let output = Command::new(env!("CARGO_BIN_EXE_crm-event-processors"))
-        .args(["reconcile", "--format", "json", "--shadow"])
+        // What was applied a moment ago counts as well.
+        .args(["reconcile", "--format", "json", "--grace", "0", "--shadow"])
         .arg(&path)
         .env_clear()
         .env("DATABASE_URL", db.url())
@@ -84,7 +85,7 @@ async fn a_shadow_is_compared_with_what_is_applied_and_with_what_an_older_worker
         let created_at = if id == "ancient" {
             "2020-01-01T00:00:00Z"
         } else {
-            "2026-01-21T12:00:00Z"
+            "2026-01-21T13:00:00Z"
         };
         db.own.run(&Purchase::new(id).at(created_at).sql()).await;
     }
