@@ -113,10 +113,10 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
         &telemetry,
         Duration::from_millis(u64::from(settings.session_timeout_ms)),
     )?;
-    let reconciling = reconcile_beside(&settings, &ports, knowledge.books, owner, &shutdown)?;
+    let reconciling = reconcile_beside(&settings, &ports, knowledge.books, owner, asked_by_signal()?, &shutdown);
     let exit = pipeline::run(options, handle, ports, shutdown.clone()).await;
     shutdown.cancel();
-    // Only its farewell to the lease is left to do.
+    // It ends behind its page, and gives its lease back.
     let _ended = tokio::time::timeout(LEAVE_DEADLINE, OptionFuture::from(reconciling)).await;
     if !source.left(LEAVE_DEADLINE).await {
         tracing::warn!("leaving without the group's farewell: the brokers do not answer");
@@ -265,11 +265,10 @@ fn reconcile_beside(
     ports: &Ports,
     books: Option<Books>,
     owner: String,
+    asked: Arc<Notify>,
     shutdown: &CancellationToken,
-) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
-    let Some((ledger, books)) = ports.ledger.clone().zip(books) else {
-        return Ok(None);
-    };
+) -> Option<tokio::task::JoinHandle<()>> {
+    let (ledger, books) = ports.ledger.clone().zip(books)?;
     let group = settings.group.name();
     let reconciler = Reconciler {
         ports: ports.clone(),
@@ -283,8 +282,9 @@ fn reconcile_beside(
         consumers: settings.consumers.iter().map(|(consumer, _)| *consumer).collect(),
         group,
         owner,
+        shutdown: shutdown.clone(),
     };
-    Ok(Some(tokio::spawn(reconciler.run(asked_by_signal()?, shutdown.clone()))))
+    Some(tokio::spawn(reconciler.run(asked)))
 }
 
 async fn join(
@@ -312,7 +312,7 @@ async fn join(
     Ok(joined?)
 }
 
-/// SIGUSR1: an operator who has mended something need not wait for the reconciler's next turn.
+/// SIGUSR1: an operator who has mended something need not wait for the reconciler's next turn. Without one it does nothing.
 fn asked_by_signal() -> anyhow::Result<Arc<Notify>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut signals = signal(SignalKind::user_defined1())?;

@@ -80,7 +80,7 @@ async fn wallet(books: &Books) -> Result<BTreeMap<String, Booked>, LedgerError> 
     let mut booked: BTreeMap<String, Booked> = BTreeMap::new();
     let mut after: Option<String> = None;
     loop {
-        let page = books.page(Table::WalletLedger, after.as_deref(), None, PAGE).await?;
+        let page = books.page(Table::WalletLedger, after.as_deref(), PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.id.clone());
         for row in &page {

@@ -8,7 +8,9 @@ mod grants;
 mod identities;
 mod migrate;
 mod missions;
+mod months;
 mod notes;
+mod passes;
 mod programs;
 mod racing;
 mod racing_members;
@@ -389,7 +391,7 @@ impl Purchase {
             "insert into purchase_ledger (id, user_id, merchant_id, final_amount, refunded_amount, status, earn_currency, \
              created_at, completed_at) values ('{id}', '{user}', '{merchant}', {amount}, {refunded}, '{status}', true, \
              '{created_at}', {completed_at}) \
-             on conflict (id) do update set user_id = excluded.user_id, final_amount = excluded.final_amount, \
+             on conflict (id) do update set user_id = excluded.user_id, merchant_id = excluded.merchant_id, final_amount = excluded.final_amount, \
              refunded_amount = excluded.refunded_amount, status = excluded.status, created_at = excluded.created_at, \
              completed_at = excluded.completed_at"
         )
