@@ -126,8 +126,9 @@ async fn a_shadow_is_compared_with_what_is_applied_and_with_what_an_older_worker
         ("differs", "award:less"),
         ("differs", "award:twice"),
         ("only_shadow", "award:missed"),
-        ("only_system", "award:theirs"),
+        // That no line tells of it comes first.
         ("only_system", "award:unknown"),
+        ("only_system", "award:theirs"),
     ];
     let expected = expected.map(|(kind, subject)| (kind.to_owned(), subject.to_owned()));
     assert_eq!((code, found(&comparison)), (1, expected.to_vec()), "{comparison}");
