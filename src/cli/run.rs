@@ -239,7 +239,7 @@ async fn knowledge(settings: &Settings, programs: Option<Programs>) -> anyhow::R
     let ledger: Arc<dyn Ledger> = Arc::new(PostgresLedger::new(Arc::clone(&client)));
     match &settings.way {
         Way::Deliver { cache_url, .. } => {
-            let cache = postgres::RulesCache::new(cache_url);
+            let cache = postgres::RulesCache::new(cache_url, url);
             let cache = cache.map_err(|error| Problems(vec![format!("CRM_CACHE_REDIS_URL: {error}")]))?;
             let book = postgres::rule_book(Arc::clone(&client), Some(cache), settings.effective_from, programs).await?;
             let knowledge = Knowledge {

@@ -32,15 +32,16 @@ impl Notes {
         self.note(consumer, received, Said::Deliver, effect.reason.as_str(), Some(effect));
     }
 
-    pub(super) fn dead(&mut self, queue: Queue, dead: &Dead) {
+    /// What became of a record on its way to the dead letters.
+    pub(super) fn buried(&mut self, queue: Queue, dead: &Dead, said: Said, reason: &str) {
         let Some(lines) = &mut self.0 else { return };
         let name = queue.name();
         match &dead.body {
             Body::Undecoded(record) => {
-                record.with(|record| Line::of(name, &record, Said::Dead, dead.reason).write(lines));
+                record.with(|record| Line::of(name, &record, said, reason).write(lines));
             }
             Body::Row(received) => received.record.with(|record| {
-                let line = Line::of(name, &record, Said::Dead, dead.reason);
+                let line = Line::of(name, &record, said, reason);
                 line.with_change(&received.change).write(lines);
             }),
         }

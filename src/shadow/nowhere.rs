@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use crate::consumers::{Consumer, Effect};
+use crate::consumers::{Consumer, Effect, EffectKey};
 use crate::dead_letters::{DeadLetters, Letter, WriteError};
 use crate::dedupe::{Claim, ClaimKey, Dedupe, DedupeError};
 use crate::inngest::{Answer, Deliver, EventBatch, Limits};
@@ -22,7 +22,7 @@ use crate::rows::Row;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Nowhere;
 
-/// The database, read only.
+/// The database: it is asked, and told nothing.
 #[derive(Clone)]
 pub struct CompareOnly(pub Arc<dyn Ledger>);
 
@@ -95,6 +95,10 @@ impl Ledger for CompareOnly {
 
     fn announcement_rejected<'a>(&'a self, _id: &'a str, _reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>> {
         refused()
+    }
+
+    fn knows<'a>(&'a self, key: &'a EffectKey) -> BoxFuture<'a, Result<bool, LedgerError>> {
+        self.0.knows(key)
     }
 
     fn bury<'a>(&'a self, _: Consumer, _: &'a Row, _reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>> {

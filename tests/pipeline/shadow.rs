@@ -169,6 +169,30 @@ async fn what_the_database_knows_is_written_down_as_settled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_row_from_before_the_cut_off_is_none_of_ours_even_if_it_cannot_be_decided() {
+    let (mut world, decisions, ledger) = shadow();
+    world.effective_from = Some("2026-11-20T11:30:00Z".parse().expect("a time"));
+    ledger.open("award:p-known");
+    let overflows = |id, lsn| completed(id, lsn).replace("100.00", "99999999999999999999.00");
+    world.raw(PURCHASES, &overflows("p-known", 10));
+    world.raw(PURCHASES, &overflows("p-other", 20));
+    world.raw(PURCHASES, &completed("p-fine", 30));
+    let worker = currency(&world).await;
+    world.all_committed(PURCHASES).await;
+    assert_eq!(
+        told(&decisions),
+        [
+            "0 currency dead points_overflow ",
+            "1 currency ignore before_cut_off ",
+            "2 currency ignore before_cut_off currency:award:purchase_ledger:p-fine:30",
+        ]
+    );
+    assert!(world.dead_letters.letters().is_empty());
+    assert_eq!(ledger.calls("mark_dead"), 0);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_committed_before_its_line_is_durable() {
     let (world, decisions, _ledger) = shadow();
     let gate = Gate::default();
