@@ -88,6 +88,7 @@ impl Member {
             old_records: OldRecords::Deliver,
             rules: RuleBook::fixed(Arc::new(Rules::new(Arc::new(programs), None))),
             telemetry: Arc::clone(&telemetry),
+            decisions: None,
         };
         let purchases = topic(&self.prefix, Table::PurchaseLedger).into_boxed_str();
         let membership = Membership {

@@ -40,6 +40,8 @@ pub mod postgres;
 #[cfg(feature = "io")]
 pub mod reconcile;
 #[cfg(feature = "io")]
+pub mod shadow;
+#[cfg(feature = "io")]
 pub mod telemetry;
 #[cfg(feature = "io")]
 pub mod tls;

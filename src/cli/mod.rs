@@ -16,6 +16,7 @@ mod reconcile;
 mod replay;
 // Its limits are public: the benchmark puts the same worker together.
 pub mod run;
+mod shadow;
 
 use std::process::ExitCode;
 

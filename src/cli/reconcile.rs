@@ -1,6 +1,7 @@
 //! `reconcile`: whether everything in the ledgers is settled, and the wallet has what was booked.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,16 +30,23 @@ pub(super) struct Options {
     since: Option<Timestamp>,
     /// Minutes for which what is not settled counts as on its way.
     #[arg(long, value_name = "MINUTES", default_value_t = 15)]
-    grace: u16,
+    pub(super) grace: u16,
     /// Send what is missing, the same way as the worker. Needs REDIS_URL and INNGEST_EVENT_KEY.
     #[arg(long)]
     redeliver: bool,
+    /// Compare what `run --shadow` wrote to this file with what the running system did; may be given several times. With
+    /// DATABASE_URL (or --against) and --grace; nothing is decided again.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["since", "redeliver"])]
+    pub(super) shadow: Vec<PathBuf>,
+    /// What the running system sent, instead of a database: a line of JSON an event.
+    #[arg(long, value_name = "FILE", requires = "shadow")]
+    pub(super) against: Option<PathBuf>,
     /// How many findings the table shows; JSON has all.
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
-    limit: usize,
+    pub(super) limit: usize,
     /// For people, or one JSON object.
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    pub(super) format: Format,
     /// The database.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<String>,
@@ -64,10 +72,10 @@ pub(super) struct Options {
 }
 
 /// Somebody stands by, and a ledger may lack the indexes.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Options {
-    fn flags(&self) -> Flags {
+    pub(super) fn flags(&self) -> Flags {
         Flags {
             database_url: self.database_url.clone(),
             program_file: self.program_file.clone(),
@@ -84,6 +92,9 @@ impl Options {
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
+    if !options.shadow.is_empty() {
+        return super::shadow::run(options);
+    }
     let settings = Reconciling::from_flags(&options.flags(), options.redeliver)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let balance = runtime.block_on(async {

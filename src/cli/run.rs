@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Code, hang};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Flags, Problems, Settings};
+use crate::config::{Flags, Out, Problems, Settings, ShadowOut, Way};
 use crate::consumers::Rules;
-use crate::dead_letters::{KafkaDeadLetters, Queue};
-use crate::dedupe::{RedisDedupe, RedisSettings};
-use crate::inngest::{Endpoint, HttpDeliver, HttpSettings};
+use crate::dead_letters::{DeadLetters, KafkaDeadLetters, Queue};
+use crate::dedupe::{Dedupe, RedisDedupe, RedisSettings};
+use crate::inngest::{Deliver, Endpoint, HttpDeliver, HttpSettings};
 use crate::kafka::{self, Membership};
 use crate::loyalty::Programs;
 use crate::pipeline::source::Failure;
@@ -22,6 +22,8 @@ use crate::pipeline::{self, Exit, Ports, Randomness, RuleBook};
 use crate::postgres::{self, Books, Ledger, PostgresLedger};
 use crate::reconcile::Reconciler;
 use crate::record::{Budget, Topics};
+use crate::shadow::nowhere::{CompareOnly, Nowhere};
+use crate::shadow::{Decisions, FileDecisions};
 use crate::telemetry::{self, Telemetry, logging};
 
 /// The most records and bytes in memory between fetch and finish.
@@ -68,24 +70,10 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
         let (address, _task) = served?;
         tracing::info!(%address, "health endpoints");
     }
-    let redis = RedisSettings {
-        window: settings.dedup_window,
-        ..RedisSettings::new(settings.redis_url.clone(), owner.clone())
+    let targets = match &settings.way {
+        Way::Deliver { out, .. } => Targets::real(&settings, out, &owner, &clock).await?,
+        Way::Shadow(out) => Targets::shadow(out)?,
     };
-    let dedupe = RedisDedupe::new(&redis)?;
-    match dedupe.policy_warning().await {
-        Ok(None) => {}
-        Ok(Some(warning)) => tracing::warn!(warning, "dedupe store"),
-        // Not a reason to stop: records wait until the store is there.
-        Err(error) => tracing::warn!(%error, "dedupe store not reachable yet"),
-    }
-    let inngest = &settings.inngest;
-    let endpoint = Endpoint::new(&inngest.base_url, &inngest.event_key, inngest.environment.as_deref());
-    let endpoint = endpoint.map_err(|error| Problems(vec![error.to_string()]))?;
-    let http = HttpSettings::at_rate(inngest.requests_per_second);
-    let deliver = HttpDeliver::new(endpoint, &http, Arc::clone(&clock))?;
-    let dead_letters = KafkaDeadLetters::new(&settings.kafka, &settings.topic_prefix, Arc::clone(&clock));
-    let dead_letters = dead_letters.map_err(kafka::StartError::Client)?;
     // Waiting for the database, and looking whether everything is there with slow brokers, may take a while. Nothing is in
     // hand before.
     let started = async {
@@ -110,21 +98,22 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
         accept_dead_letters: settings.accept_dead_letters,
     };
     let ports = Ports {
-        dedupe: Arc::new(dedupe),
-        deliver: Arc::new(deliver),
-        dead_letters: Arc::new(dead_letters),
+        dedupe: targets.dedupe,
+        deliver: targets.deliver,
+        dead_letters: targets.dead_letters,
         clock,
         randomness,
-        ledger: knowledge.as_ref().map(|(ledger, _)| Arc::clone(ledger)),
+        ledger: knowledge.ledger.clone(),
         old_records: settings.old_records,
         rules: book,
         telemetry: Arc::clone(&telemetry),
+        decisions: targets.decisions,
     };
     let _watchdog = hang::watch(
         &telemetry,
         Duration::from_millis(u64::from(settings.session_timeout_ms)),
     )?;
-    let reconciling = reconcile_beside(&settings, &ports, knowledge, owner, asked_by_signal()?, &shutdown);
+    let reconciling = reconcile_beside(&settings, &ports, knowledge.books, owner, asked_by_signal()?, &shutdown);
     let exit = pipeline::run(options, handle, ports, shutdown.clone()).await;
     shutdown.cancel();
     // It ends behind its page, and gives its lease back.
@@ -173,38 +162,116 @@ pub fn revoke_deadline(session_timeout_ms: u32) -> Duration {
     REVOKE_DEADLINE.min(Duration::from_millis(u64::from(session_timeout_ms)) / 2)
 }
 
-/// What is settled.
-pub(super) type Knowledge = (Arc<dyn Ledger>, Books);
+/// Who takes what is decided.
+struct Targets {
+    dedupe: Arc<dyn Dedupe>,
+    deliver: Arc<dyn Deliver>,
+    dead_letters: Arc<dyn DeadLetters>,
+    decisions: Option<Arc<dyn Decisions>>,
+}
+
+impl Targets {
+    async fn real(settings: &Settings, out: &Out, owner: &str, clock: &SharedClock) -> anyhow::Result<Self> {
+        let redis = RedisSettings {
+            window: out.dedup_window,
+            ..RedisSettings::new(out.redis_url.clone(), owner.to_owned())
+        };
+        let dedupe = RedisDedupe::new(&redis)?;
+        match dedupe.policy_warning().await {
+            Ok(None) => {}
+            Ok(Some(warning)) => tracing::warn!(warning, "dedupe store"),
+            // Not a reason to stop: records wait until the store is there.
+            Err(error) => tracing::warn!(%error, "dedupe store not reachable yet"),
+        }
+        let inngest = &out.inngest;
+        let endpoint = Endpoint::new(&inngest.base_url, &inngest.event_key, inngest.environment.as_deref());
+        let endpoint = endpoint.map_err(|error| Problems(vec![error.to_string()]))?;
+        let http = HttpSettings::at_rate(inngest.requests_per_second);
+        let deliver = HttpDeliver::new(endpoint, &http, Arc::clone(clock))?;
+        let dead_letters = KafkaDeadLetters::new(&settings.kafka, &settings.topic_prefix, Arc::clone(clock));
+        let dead_letters = dead_letters.map_err(kafka::StartError::Client)?;
+        Ok(Self {
+            dedupe: Arc::new(dedupe),
+            deliver: Arc::new(deliver),
+            dead_letters: Arc::new(dead_letters),
+            decisions: None,
+        })
+    }
+
+    /// Nobody but the file.
+    fn shadow(out: &ShadowOut) -> anyhow::Result<Self> {
+        let (decisions, name) = match out {
+            ShadowOut::Stdout => (FileDecisions::stdout(), "-".to_owned()),
+            ShadowOut::File(path) => (FileDecisions::open(path), path.display().to_string()),
+        };
+        let decisions = decisions.map_err(|error| Problems(vec![format!("--shadow-out {name} {error}")]))?;
+        tracing::info!(
+            file = name,
+            "shadow: decisions are written down, and nothing is done about them"
+        );
+        Ok(Self {
+            dedupe: Arc::new(Nowhere),
+            deliver: Arc::new(Nowhere),
+            dead_letters: Arc::new(Nowhere),
+            decisions: Some(Arc::new(decisions)),
+        })
+    }
+}
+
+/// What the database knows, if there is one.
+#[derive(Default)]
+pub(super) struct Knowledge {
+    /// What is settled.
+    pub(super) ledger: Option<Arc<dyn Ledger>>,
+    /// For the reconciler; a shadow has none.
+    books: Option<Books>,
+}
 
 /// What is settled, and the rules: from the database, unless a file has the programs; the cut-off is the database's, if there
 /// is one.
 pub(super) async fn knowledge(
     settings: &Settings,
     programs: Option<Programs>,
-) -> anyhow::Result<(Option<Knowledge>, RuleBook)> {
+) -> anyhow::Result<(Knowledge, RuleBook)> {
     let Some(url) = &settings.database else {
         let programs = Arc::new(programs.unwrap_or_default());
         let rules = Rules::new(programs, settings.effective_from);
-        return Ok((None, RuleBook::fixed(Arc::new(rules))));
+        return Ok((Knowledge::default(), RuleBook::fixed(Arc::new(rules))));
     };
     let client = Arc::new(postgres::Client::new(url).map_err(postgres::StartError::Database)?);
-    let cache = postgres::RulesCache::new(&settings.cache_url, url);
-    let cache = cache.map_err(|error| Problems(vec![format!("CRM_CACHE_REDIS_URL: {error}")]))?;
-    let book = postgres::rule_book(Arc::clone(&client), Some(cache), settings.effective_from, programs).await?;
-    let ledger = Arc::new(PostgresLedger::new(Arc::clone(&client)));
-    Ok((Some((ledger, Books::new(client))), book))
+    let ledger: Arc<dyn Ledger> = Arc::new(PostgresLedger::new(Arc::clone(&client)));
+    match &settings.way {
+        Way::Deliver { cache_url, .. } => {
+            let cache = postgres::RulesCache::new(cache_url, url);
+            let cache = cache.map_err(|error| Problems(vec![format!("CRM_CACHE_REDIS_URL: {error}")]))?;
+            let book = postgres::rule_book(Arc::clone(&client), Some(cache), settings.effective_from, programs).await?;
+            let knowledge = Knowledge {
+                ledger: Some(ledger),
+                books: Some(Books::new(client)),
+            };
+            Ok((knowledge, book))
+        }
+        Way::Shadow(_) => {
+            let book = postgres::rule_book_of_shadow(client, settings.effective_from, programs).await?;
+            let knowledge = Knowledge {
+                ledger: Some(Arc::new(CompareOnly(ledger))),
+                books: None,
+            };
+            Ok((knowledge, book))
+        }
+    }
 }
 
 /// With a database, the net under what was lost.
 fn reconcile_beside(
     settings: &Settings,
     ports: &Ports,
-    knowledge: Option<Knowledge>,
+    books: Option<Books>,
     owner: String,
     asked: Arc<Notify>,
     shutdown: &CancellationToken,
 ) -> Option<tokio::task::JoinHandle<()>> {
-    let (ledger, books) = knowledge?;
+    let (ledger, books) = ports.ledger.clone().zip(books)?;
     let group = settings.group.name();
     let reconciler = Reconciler {
         ports: ports.clone(),
@@ -232,10 +299,10 @@ async fn join(
         connection: settings.kafka.clone(),
         group: settings.group.clone(),
         topics,
-        needed: Queue::ALL
-            .iter()
-            .map(|queue| queue.topic(&settings.topic_prefix))
-            .collect(),
+        needed: match &settings.way {
+            Way::Deliver { .. } => Queue::ALL.map(|queue| queue.topic(&settings.topic_prefix)).to_vec(),
+            Way::Shadow(_) => Vec::new(),
+        },
         session_timeout_ms: settings.session_timeout_ms,
         revoke_deadline: revoke_deadline(settings.session_timeout_ms),
         orders: settings.orders.clone(),

@@ -57,12 +57,20 @@ pub struct Flags {
     /// Give up what a consumer that runs nowhere any more has not read; its watermark would hold the committed offset for ever.
     #[arg(long, value_name = "NAME", help_heading = "Kafka")]
     pub drop_consumer: Vec<String>,
-    /// Where a subset of the consumers starts that the main group knows nothing of: `begin`, `end`, or a time (RFC 3339).
+    /// Where a subset of the consumers starts that the main group knows nothing of, or a new shadow: `begin`, `end`, or a time (RFC 3339).
     #[arg(long, value_name = "PLACE", help_heading = "Kafka")]
     pub start_at: Option<String>,
     /// Write dead letters however many there are, instead of halting the consumer.
     #[arg(long, help_heading = "Kafka")]
     pub accept_dead_letters: bool,
+
+    /// Decide everything and do nothing about it: decisions are written to --shadow-out, in the group `<group>-shadow`. Needs
+    /// neither REDIS_URL nor INNGEST_EVENT_KEY, and no right to write.
+    #[arg(long, help_heading = "Shadow")]
+    pub shadow: bool,
+    /// Where a shadow writes its decisions, a line of JSON each: a file, which is continued, or `-` for standard output. Default -.
+    #[arg(long, value_name = "FILE", help_heading = "Shadow")]
+    pub shadow_out: Option<String>,
 
     /// The consumers that run, separated by commas. Default: all, currency,tier,mission,reward,marketplace.
     #[arg(long, env = "CONSUMERS", value_name = "NAMES", help_heading = "Consumers")]

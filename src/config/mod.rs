@@ -9,16 +9,15 @@ mod letters;
 mod push;
 mod reconciling;
 mod secret;
+mod way;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::consumers::Consumer;
 use crate::debezium::DecimalMode;
-use crate::dedupe::RedisUrl;
 use crate::kafka::{Connection, Group, StartAt};
 use crate::postgres::DatabaseUrl;
 use crate::progress::{ConsumerSet, Orders};
@@ -31,6 +30,7 @@ pub use flags::{Flags, variables};
 pub use letters::Letters;
 pub use reconciling::{Out, Reconciling};
 pub use secret::Secret;
+pub use way::{ShadowOut, Way};
 
 /// The settings of `run`.
 #[derive(Debug, Clone)]
@@ -53,11 +53,7 @@ pub struct Settings {
     pub effective_from: Option<Timestamp>,
     pub database: Option<DatabaseUrl>,
     pub old_records: OldRecords,
-    pub redis_url: RedisUrl,
-    /// Where the last good programs of the database are kept.
-    pub cache_url: RedisUrl,
-    pub dedup_window: Duration,
-    pub inngest: Inngest,
+    pub way: Way,
     pub http: Option<SocketAddr>,
     /// Unset, metrics are only scraped.
     pub push: Option<Push>,
@@ -119,30 +115,23 @@ impl Reader {
     fn settings(&mut self, flags: &Flags) -> Option<Settings> {
         // Everything is read before anything is missed, so that all problems come at once.
         let kafka = self.kafka(flags);
-        let inngest = self.inngest(flags);
+        let way = self.way(flags);
         let consumers = self.consumers(flags);
         let session = self.number(
             flags.kafka_session_timeout_ms.as_deref(),
             "KAFKA_SESSION_TIMEOUT_MS",
             6000..=300_000,
         );
-        let window = self.number(flags.dedup_window_secs.as_deref(), "DEDUP_WINDOW_SECS", 1..=86_400);
-        let redis_url = self.required(flags.redis_url.as_deref(), "REDIS_URL", "the dedupe store");
-        let redis_url = redis_url.and_then(|url| {
-            RedisUrl::parse(url)
-                .map_err(|error| self.problems.push(error.to_string()))
-                .ok()
-        });
-        let cache_url = self.cache_url(flags, redis_url.as_ref());
         let decimals = self.decimals(given(flags.decimal_mode.as_deref()));
         let ledger = self.ledger(flags);
+        let main = given(flags.consumer_group_id.as_deref()).unwrap_or("crm-event-processors");
         let group = Group {
-            main: given(flags.consumer_group_id.as_deref())
-                .unwrap_or("crm-event-processors")
-                .to_owned(),
+            // A shadow leaves the progress of those who work alone.
+            main: format!("{main}{}", if flags.shadow { "-shadow" } else { "" }),
             is_subset: consumers.len() < Consumer::ALL.len(),
             consumers: consumers.iter().map(|(consumer, _)| *consumer).collect(),
         };
+        let is_subset = group.is_subset;
         let orders = self.orders(flags, group.consumers);
         let start_at = self.parsed(
             flags.start_at.as_deref(),
@@ -150,8 +139,8 @@ impl Reader {
             "begin, end, or a time like 2026-11-20T00:00:00Z",
         );
         self.demand(
-            start_at.is_none() || group.is_subset,
-            "--start-at is for a subset of the consumers (CONSUMERS): the main group starts at what is committed, else at the \
+            start_at.is_none() || group.is_subset || flags.shadow,
+            "--start-at is for a subset of the consumers (CONSUMERS) and for --shadow: the main group starts at what is committed, else at the \
              log's begin",
         );
         let http = match given(flags.http_addr.as_deref()) {
@@ -175,7 +164,8 @@ impl Reader {
             topic_prefix: topic_prefix(flags),
             group,
             orders,
-            start_at,
+            // A shadow of a subset goes on where the shadow of all is, if there is one.
+            start_at: start_at.or((flags.shadow && is_subset).then_some(StartAt::Begin)),
             accept_dead_letters: flags.accept_dead_letters,
             consumers,
             decimals,
@@ -183,10 +173,7 @@ impl Reader {
             effective_from: ledger.effective_from,
             database: ledger.database,
             old_records: ledger.old_records,
-            redis_url: redis_url?,
-            cache_url: cache_url?,
-            dedup_window: Duration::from_secs(u64::from(window.unwrap_or(300))),
-            inngest: inngest?,
+            way: way?,
             http,
             push,
             log_format,
@@ -408,6 +395,13 @@ mod tests {
         }
     }
 
+    fn inngest(settings: &Settings) -> &Inngest {
+        match &settings.way {
+            Way::Deliver { out, .. } => &out.inngest,
+            Way::Shadow(_) => panic!("no shadow"),
+        }
+    }
+
     #[test]
     fn the_least_settings_run_all_consumers_with_their_default_lanes() {
         let settings = Settings::from_flags(&minimal()).expect("valid");
@@ -420,8 +414,9 @@ mod tests {
         ];
         assert_eq!(settings.consumers, lanes);
         assert_eq!(settings.kafka.security_protocol, "PLAINTEXT");
-        assert_eq!(settings.inngest.base_url, "https://inn.gs");
-        assert_eq!(settings.inngest.requests_per_second, NonZeroU32::new(15));
+        let inngest = inngest(&settings);
+        assert_eq!(inngest.base_url, "https://inn.gs");
+        assert_eq!(inngest.requests_per_second, NonZeroU32::new(15));
         assert_eq!(
             settings.topics(),
             [
@@ -476,8 +471,9 @@ mod tests {
         };
         let settings = Settings::from_flags(&flags).expect("valid");
         assert_eq!(settings.kafka.security_protocol, "SASL_SSL");
-        assert_eq!(settings.inngest.base_url, "http://localhost:8288");
-        assert_eq!(settings.inngest.requests_per_second, None);
+        let inngest = inngest(&settings);
+        assert_eq!(inngest.base_url, "http://localhost:8288");
+        assert_eq!(inngest.requests_per_second, None);
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Reconciling {
 }
 
 impl Reader {
-    fn out(&mut self, flags: &Flags) -> Option<Out> {
+    pub(super) fn out(&mut self, flags: &Flags) -> Option<Out> {
         let inngest = self.inngest(flags);
         let window = self.number(flags.dedup_window_secs.as_deref(), "DEDUP_WINDOW_SECS", 1..=86_400);
         let redis_url = self.required(flags.redis_url.as_deref(), "REDIS_URL", "the dedupe store");

@@ -21,7 +21,7 @@ use crate::consumers::Consumer;
 use crate::progress::{ConsumerSet, Start};
 use crate::record::TopicPartition;
 
-/// Where a subset starts that the main group knows nothing of.
+/// Where a subset starts that the main group knows nothing of, or a shadow that has committed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
     Begin,
@@ -78,7 +78,10 @@ pub(super) fn seeds(
     let partitions = all_partitions(consumer).map_err(StartError::LookUp)?;
     refuse_rivals(connection, group, &partitions)?;
     if !group.is_subset {
-        return Ok(BTreeMap::new());
+        return match start_at {
+            Some(at) => begun_at(consumer, &partitions, at, group.consumers).map_err(StartError::LookUp),
+            None => Ok(BTreeMap::new()),
+        };
     }
     let ours = look_up(consumer, &partitions).map_err(StartError::LookUp)?;
     let asking = client(connection, &group.main)?;
@@ -142,6 +145,40 @@ pub(super) fn seeds(
             .map(|(topic, partitions)| format!("{topic}/{}", partitions.join(",")))
             .collect(),
     })
+}
+
+/// Of a group that goes on nowhere else: where the operator says, as far as it has not committed.
+fn begun_at(
+    consumer: &BaseConsumer<Context>,
+    partitions: &TopicPartitionList,
+    at: StartAt,
+    consumers: ConsumerSet,
+) -> KafkaResult<BTreeMap<TopicPartition, Start>> {
+    let chosen = positions(consumer, partitions, Offset::from(at))?;
+    let ours = look_up(consumer, partitions)?;
+    let mut starts = BTreeMap::new();
+    for LookedUp {
+        topic,
+        partition,
+        found,
+    } in ours
+    {
+        let Some(place) = consumer
+            .context()
+            .place(&topic, partition)
+            .filter(|_| found.committed.is_none())
+        else {
+            continue;
+        };
+        // No record of that time or later: the end.
+        let position = match chosen.find_partition(&topic, partition).map(|chosen| chosen.offset()) {
+            Some(Offset::Offset(offset)) => offset,
+            _ => found.end,
+        };
+        tracing::info!(topic, partition, position, "starting where --start-at says");
+        starts.insert(place, Start::at(position, consumers.reading(&topic)));
+    }
+    Ok(starts)
 }
 
 /// There are thirty groups with five consumers; a client each is a few threads and connections.

@@ -11,6 +11,7 @@ use super::evaluation::Call;
 use super::item::{Pending, is_older_state};
 use super::lane::Lane;
 use super::outcome::{Disposition, Outcome, UNKNOWN_ATTEMPTS};
+use super::shadowing::SUPERSEDED;
 use super::standstill::Target;
 use super::undertaker::Cause;
 use crate::consumers::{Effect, Proof, Reason, needs_effects_check};
@@ -126,6 +127,7 @@ impl Lane {
     /// What is settled is finished, and covers older states in hand.
     async fn finish_settled(&self, answered: Vec<(Pending, Standing)>, mut kept: Vec<Pending>) -> Vec<Pending> {
         let mut finished = Vec::new();
+        let mut notes = self.shared.notes();
         for (pending, standing) in answered {
             let Some(reason) = is_done(&pending.effect, standing) else {
                 kept.push(pending);
@@ -136,11 +138,14 @@ impl Lane {
                 let is_covered =
                     |member: &Pending| member.effect.key == pending.effect.key && is_before(member, &pending);
                 for covered in kept.extract_if(.., |member| is_covered(member)) {
+                    notes.ignored(self.consumer, &covered.item, SUPERSEDED, Some(&covered.effect));
                     finished.push(self.finish(covered.item.ticket, Outcome::Superseded));
                 }
             }
+            notes.ignored(self.consumer, &pending.item, reason.as_str(), Some(&pending.effect));
             finished.push(self.finish(pending.item.ticket, Outcome::Ignored(reason)));
         }
+        self.shared.write_down(notes).await;
         self.report(finished).await;
         kept.sort_by_key(|pending| (pending.item.ticket.place, pending.item.ticket.seq));
         kept

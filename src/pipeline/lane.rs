@@ -159,6 +159,7 @@ impl Lane {
         let now = self.shared.ports.clock.now();
         let mut pending = Vec::with_capacity(items.len());
         let (mut finished, mut dead, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+        let mut notes = self.shared.notes();
         for item in items.into_iter().filter(|item| item.ticket.epoch.is_live()) {
             let decision = consumers::decide(self.consumer, &item.received.change, rules, now);
             match self.shared.replay.counts(decision) {
@@ -168,7 +169,10 @@ impl Lane {
                 {
                     unknown.push(item);
                 }
-                Decision::Ignore(reason) => finished.push(self.finish(item.ticket, Outcome::Ignored(reason))),
+                Decision::Ignore(reason) => {
+                    notes.ignored(self.consumer, &item, reason.as_str(), None);
+                    finished.push(self.finish(item.ticket, Outcome::Ignored(reason)));
+                }
                 Decision::Deliver(effects) if self.must_be_compared(&item, &effects, now) => {
                     let detail = "no database tells whether it was settled".to_owned();
                     let cause = Cause {
@@ -198,6 +202,7 @@ impl Lane {
                 }
             }
         }
+        self.shared.write_down(notes).await;
         self.report(finished).await;
         for (item, cause) in dead {
             self.bury(item, None, cause).await;
@@ -218,6 +223,9 @@ impl Lane {
 
     /// What is decided, on its way through the targets.
     async fn bring_home(&mut self, pending: Vec<Pending>) {
+        if self.shared.is_shadow() {
+            return self.write_down(pending).await;
+        }
         let pending = self.parked.keep_back(pending);
         if pending.is_empty() {
             return;

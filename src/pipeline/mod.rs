@@ -24,6 +24,7 @@ mod outcome;
 mod parked;
 mod partitions;
 mod rules;
+mod shadowing;
 mod shared;
 pub mod source;
 mod standstill;

@@ -24,6 +24,8 @@ pub enum Outcome {
     Control,
     /// In the dead-letter topic, delivery report in hand.
     DeadLettered(&'static str),
+    /// In shadow: what would have been delivered or dead-lettered is written down, and that is all.
+    Shadowed,
 }
 
 impl Outcome {
@@ -37,16 +39,18 @@ impl Outcome {
             Self::Ignored(_) => "ignored",
             Self::Control => "control",
             Self::DeadLettered(_) => "dead_lettered",
+            Self::Shadowed => "shadowed",
         }
     }
 
-    pub const LABELS: [&'static str; 6] = [
+    pub const LABELS: [&'static str; 7] = [
         "delivered",
         "superseded",
         "duplicate",
         "ignored",
         "control",
         "dead_lettered",
+        "shadowed",
     ];
 }
 

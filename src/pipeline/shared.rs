@@ -20,6 +20,7 @@ use crate::inngest::{Deliver, EventBatch};
 use crate::postgres::{Ledger, LedgerError};
 use crate::progress::Seq;
 use crate::record::TopicPartition;
+use crate::shadow::Decisions;
 use crate::telemetry::Telemetry;
 
 /// Everything outside, as the pipeline sees it. Tests and the demo put fakes here.
@@ -36,6 +37,8 @@ pub struct Ports {
     /// What becomes of records that may be repetitions when no database can tell.
     pub old_records: OldRecords,
     pub telemetry: Arc<Telemetry>,
+    /// In shadow: what is decided is written here, and nothing else is done about it.
+    pub decisions: Option<Arc<dyn Decisions>>,
 }
 
 /// `OLD_RECORDS`: what becomes of a record of which nothing shows that it is new, without a database to compare it with.

@@ -22,6 +22,7 @@ use crate::dead_letters::{Letter, Queue, WriteError};
 use crate::postgres::LedgerError;
 use crate::progress::ConsumerSet;
 use crate::record::Record;
+use crate::shadow::Said;
 
 /// How many letters are written at once.
 const AT_ONCE: usize = 64;
@@ -121,9 +122,17 @@ impl Undertaker {
         if !dead.ticket.epoch.is_live() {
             return None;
         }
+        let mut notes = self.shared.notes();
         if !self.is_known(dead).await? {
+            notes.buried(self.queue, dead, Said::Ignore, Reason::BeforeCutOff.as_str());
+            self.shared.write_down(notes).await;
             self.shared.halts.ended(self.queue, 1);
             return Some(Outcome::Ignored(Reason::BeforeCutOff));
+        }
+        if self.shared.is_shadow() {
+            notes.buried(self.queue, dead, Said::Dead, dead.cause.reason);
+            self.shared.write_down(notes).await;
+            return Some(Outcome::Shadowed);
         }
         let is_written = self.is_written(dead, turns).await;
         is_written.then_some(Outcome::DeadLettered(dead.cause.reason))

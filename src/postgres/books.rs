@@ -18,7 +18,7 @@ use crate::rows::Table;
 /// Shared by everybody who asks.
 #[derive(Debug, Clone)]
 pub struct Books {
-    client: Arc<Client>,
+    pub(super) client: Arc<Client>,
 }
 
 /// A row of a ledger, as a connector would write it.

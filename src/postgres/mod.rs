@@ -9,6 +9,7 @@ mod books;
 mod cache;
 mod calls;
 mod client;
+mod facts;
 mod failure;
 mod ledger;
 pub mod memory;
@@ -27,8 +28,9 @@ use crate::rows::Row;
 pub use books::{Books, EffectState, Heal, LedgerRow, MemberState, Noted, Place, Rejected, Suspect, Unbalanced};
 pub use cache::RulesCache;
 pub use client::{Client, MAX_CONNECTIONS};
+pub use facts::Settled;
 pub use ledger::PostgresLedger;
-pub use start::{StartError, rule_book};
+pub use start::{StartError, rule_book, rule_book_of_shadow};
 pub use url::DatabaseUrl;
 
 /// The functions of `schemas/postgres`, as the pipeline needs them. Every call is one statement and idempotent.

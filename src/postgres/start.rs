@@ -42,14 +42,36 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The cut-off is not clear, or the database refuses us.
 pub async fn rule_book(
     client: Arc<Client>,
+    cache: Option<RulesCache>,
+    given: Option<Timestamp>,
+    fixed: Option<Programs>,
+) -> Result<RuleBook, StartError> {
+    begin(client, cache, given, true, fixed).await
+}
+
+/// The same for whoever leaves nothing behind: a cut-off that is given is not stored, and no snapshot is kept.
+///
+/// # Errors
+/// As [`rule_book`].
+pub async fn rule_book_of_shadow(
+    client: Arc<Client>,
+    given: Option<Timestamp>,
+    fixed: Option<Programs>,
+) -> Result<RuleBook, StartError> {
+    begin(client, None, given, false, fixed).await
+}
+
+async fn begin(
+    client: Arc<Client>,
     mut cache: Option<RulesCache>,
     given: Option<Timestamp>,
+    stores: bool,
     fixed: Option<Programs>,
 ) -> Result<RuleBook, StartError> {
     let fixed = fixed.map(Arc::new);
     let mut pause = FIRST_PAUSE;
     loop {
-        let failed = match cut_off(&client, given).await {
+        let failed = match cut_off(&client, given, stores).await {
             Ok(effective_from) => match &fixed {
                 Some(programs) => {
                     let rules = known_rules(Arc::clone(programs), effective_from);
@@ -91,9 +113,9 @@ pub async fn rule_book(
     }
 }
 
-/// The cut-off that is stored; stored now, if this is the first to be given.
-async fn cut_off(client: &Client, given: Option<Timestamp>) -> Result<Timestamp, StartError> {
-    let text = given.map(|given| given.to_string());
+/// The cut-off that is stored; stored now, if this is the first to be given and `stores` says so.
+async fn cut_off(client: &Client, given: Option<Timestamp>, stores: bool) -> Result<Timestamp, StartError> {
+    let text = given.filter(|_| stores).map(|given| given.to_string());
     // Microseconds are what the database keeps.
     let statement = "select (extract(epoch from crm_events.effective_from($1::text::timestamptz)) * 1000000)::int8";
     let rows = client.query(statement, &[(&text, Type::TEXT)]).await;
@@ -104,7 +126,7 @@ async fn cut_off(client: &Client, given: Option<Timestamp>) -> Result<Timestamp,
     };
     let stored = stored.map(Timestamp::from_microsecond).transpose();
     let stored = stored.map_err(|error| StartError::Database(LedgerError::Unknown(format!("the cut-off: {error}"))))?;
-    agreed(given, stored)
+    agreed(given, stored.or(given.filter(|_| !stores)))
 }
 
 fn agreed(given: Option<Timestamp>, stored: Option<Timestamp>) -> Result<Timestamp, StartError> {

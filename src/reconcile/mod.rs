@@ -4,12 +4,15 @@
 //! missing or differs is sent once more through the normal way, under ids of its own, at most four times over a day; then it
 //! is a finding for a person ([`pass`]). So a 200 that started no run, an unsynced function, a rule that was loaded too late
 //! and a gap before Kafka are healed. It never feeds the dead letters, never touches what lies there, and never works while
-//! the pipeline itself is behind. [`balance`] counts the same for a person, [`dossier`] explains one id.
+//! the pipeline itself is behind. [`balance`] counts the same for a person, [`dossier`] explains one id,
+//! [`shadow`] compares what a shadow wrote down with what is [`known`].
 
 pub mod balance;
 pub mod dossier;
+pub mod known;
 mod pass;
 mod send;
+pub mod shadow;
 pub mod state;
 
 use std::sync::Arc;

@@ -146,7 +146,7 @@ impl Cluster {
     }
 
     /// What another group has committed.
-    pub(super) fn committed_by(&self, group: &str, place: TopicPartition) -> Option<i64> {
+    pub(crate) fn committed_by(&self, group: &str, place: TopicPartition) -> Option<i64> {
         let witness: BaseConsumer = client(&self.servers, &[("group.id", group)])
             .create()
             .expect("a consumer");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crm_event_processors::consumers::Consumer;
 use crm_event_processors::dedupe::memory::MemoryStore;
+use crm_event_processors::kafka::StartAt;
 use crm_event_processors::pipeline::Exit;
 
 use futures::future::join_all;
@@ -40,6 +41,31 @@ async fn a_restart_goes_on_at_what_is_committed() {
     let mut expected: Vec<String> = (1..=25).map(|lsn| award_id(&format!("p-{lsn}"), lsn)).collect();
     expected.sort();
     assert_eq!(awards, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_shadow_starts_where_it_is_told_and_goes_on_where_it_was() {
+    let mut world = World::new(1);
+    let told = |start_at| Start {
+        start_at: Some(start_at),
+        ..Start::default()
+    };
+    for lsn in 1..=3 {
+        world.purchase(0, &format!("p-{lsn}"), lsn).await;
+    }
+    let worker = world.worker_with(told(StartAt::End)).await;
+    world.wait_all_committed(&[purchases(0)]).await;
+    world.purchase(0, "p-4", 4).await;
+    world.wait_for_awards(1).await;
+    world.wait_all_committed(&[purchases(0)]).await;
+    assert_eq!(worker.stop().await, DRAINED);
+    // What it has committed counts, whatever it is told, and with nothing remembered.
+    world.store = MemoryStore::default();
+    world.purchase(0, "p-5", 5).await;
+    let worker = world.worker_with(told(StartAt::Begin)).await;
+    world.wait_for_awards(2).await;
+    assert_eq!(worker.stop().await, DRAINED);
+    assert_eq!(world.awards(), [award_id("p-4", 4), award_id("p-5", 5)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

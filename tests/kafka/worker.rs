@@ -124,6 +124,7 @@ impl World {
                 None,
             ))),
             telemetry: telemetry.clone(),
+            decisions: None,
         };
         let budget = Budget::new(start.max_records, 50_000_000);
         let membership = Membership {

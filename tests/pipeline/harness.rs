@@ -16,6 +16,7 @@ use crm_event_processors::pipeline::{self, Exit, OldRecords, Options, Ports, Ran
 use crm_event_processors::postgres::Ledger;
 use crm_event_processors::postgres::memory::MemoryLedger;
 use crm_event_processors::record::{Budget, TopicPartition};
+use crm_event_processors::shadow::{Decisions, MemoryDecisions};
 use crm_event_processors::telemetry::{Status, Telemetry};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,8 @@ pub(super) struct World {
     pub(super) old_records: OldRecords,
     /// In place of the demo's programs.
     pub(super) rules: Option<RuleBook>,
+    /// Workers are shadows: what they decide is here.
+    pub(super) decisions: Option<Arc<MemoryDecisions>>,
     /// How many workers were started: each has an owner token of its own.
     started: std::cell::Cell<u32>,
 }
@@ -96,6 +99,7 @@ impl World {
             effective_from: None,
             old_records: OldRecords::default(),
             rules: None,
+            decisions: None,
             started: std::cell::Cell::new(0),
         }
     }
@@ -142,6 +146,7 @@ impl World {
             old_records: self.old_records,
             rules: self.rules.clone().unwrap_or_else(|| RuleBook::fixed(Arc::new(rules))),
             telemetry: telemetry.clone(),
+            decisions: self.decisions.clone().map(|decisions| decisions as Arc<dyn Decisions>),
         };
         let budget = Budget::new(start.max_records, start.max_bytes);
         let (handle, member) = self.log.join(

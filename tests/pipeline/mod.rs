@@ -11,5 +11,6 @@ mod pressure;
 mod progress;
 mod rebalance;
 mod replay;
+mod shadow;
 mod shutdown;
 mod watched;

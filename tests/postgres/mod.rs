@@ -16,6 +16,7 @@ mod racing;
 mod racing_members;
 mod reconciling;
 mod roles;
+mod shadow;
 mod sweeping;
 mod tiers;
 mod waiting;

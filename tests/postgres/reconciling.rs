@@ -89,6 +89,7 @@ impl World {
             rules: RuleBook::fixed(Arc::new(rules)),
             old_records: OldRecords::Deliver,
             telemetry: Arc::new(Telemetry::new().expect("instruments")),
+            decisions: None,
         };
         let group = Arc::new(Group::default());
         let reconciler = Reconciler {

@@ -16,6 +16,7 @@ mod pressure;
 mod replays;
 mod secure;
 mod settled;
+mod shadow;
 mod startup;
 mod topics;
 mod worker;

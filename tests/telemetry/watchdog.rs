@@ -59,6 +59,7 @@ async fn a_pipeline_whose_loop_is_blocked_is_named_and_one_that_goes_round_is_le
             None,
         ))),
         telemetry: telemetry.clone(),
+        decisions: None,
     };
     let options = Options {
         consumers: vec![(Consumer::Currency, 1)],

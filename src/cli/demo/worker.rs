@@ -85,6 +85,7 @@ impl Employer {
             old_records: OldRecords::Deliver,
             rules: RuleBook::fixed(Arc::clone(&self.rules)),
             telemetry: Arc::clone(&self.telemetry),
+            decisions: None,
         };
         let membership = Membership {
             connection: self.connection.clone(),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Format;
 use crate::cli::run::{COMMIT_INTERVAL, MAX_BYTES, MAX_RECORDS, knowledge, read_programs};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Flags, OldRecords, Problems, Settings};
+use crate::config::{Flags, OldRecords, Problems, Settings, Way};
 use crate::consumers::Consumer;
 use crate::dead_letters::{DeadLetters, KafkaDeadLetters};
 use crate::dedupe::{RedisDedupe, RedisSettings};
@@ -63,15 +63,19 @@ impl Engine {
                            letter of each: give DATABASE_URL, or OLD_RECORDS=deliver if whoever settles is idempotent";
             return Err(Problems(vec![problem.to_owned()]).into());
         }
+        let Way::Deliver { out, .. } = &settings.way else {
+            let problem = "--shadow does nothing about what is decided, and this command does: leave it out";
+            return Err(Problems(vec![problem.to_owned()]).into());
+        };
         logging::start(settings.log_format, &settings.log_filter);
         let programs = settings.program_file.as_deref().map(read_programs).transpose()?;
         let clock: SharedClock = Arc::new(SystemClock);
         let randomness = Arc::new(Randomness::from_entropy());
         let redis = RedisSettings {
-            window: settings.dedup_window,
-            ..RedisSettings::new(settings.redis_url.clone(), format!("{:016x}", randomness.number()))
+            window: out.dedup_window,
+            ..RedisSettings::new(out.redis_url.clone(), format!("{:016x}", randomness.number()))
         };
-        let inngest = &settings.inngest;
+        let inngest = &out.inngest;
         let endpoint = Endpoint::new(&inngest.base_url, &inngest.event_key, inngest.environment.as_deref());
         let endpoint = endpoint.map_err(|error| Problems(vec![error.to_string()]))?;
         let http = HttpSettings::at_rate(inngest.requests_per_second);
@@ -84,13 +88,14 @@ impl Engine {
         let ports = Ports {
             dedupe: Arc::new(RedisDedupe::new(&redis)?),
             deliver: Arc::new(HttpDeliver::new(endpoint, &http, Arc::clone(&clock))?),
-            ledger: knowledge.map(|(ledger, _books)| ledger),
+            ledger: knowledge.ledger,
             dead_letters: Arc::clone(&letters) as Arc<dyn DeadLetters>,
             clock,
             randomness,
             rules,
             old_records: settings.old_records,
             telemetry: Arc::new(Telemetry::new()?),
+            decisions: None,
         };
         Ok(Self {
             settings,
