@@ -41,7 +41,7 @@ render_connector() {
 DATABASE_HOSTNAME=127.0.0.1
 DATABASE_PORT=$POSTGRES_PORT
 DATABASE_NAME=crm
-DATABASE_USER=crm
+DATABASE_USER=crm_cdc
 DATABASE_PASSWORD=crm
 VALUES
   [[ $config != *"\${"* ]] || die "connectors/kafka-connect/$CONNECTOR.json has a placeholder that stack/connect.sh does not fill"

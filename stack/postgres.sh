@@ -50,12 +50,16 @@ postgres_start() {
 
 postgres_ready() {
   wait_until postgres 30 postgres_healthy
-  # Roles and databases of its own, because tests migrate a database each.
+  # Roles and databases of its own, because tests migrate a database each; and it sees the statements of its roles.
   [[ $(psql_admin -c "select 1 from pg_database where datname = 'crm'") == 1 ]] ||
-    psql_admin -c "create role crm login replication createrole createdb password 'crm'" -c "create database crm owner crm"
+    psql_admin -c "create role crm login replication createrole createdb password 'crm' in role pg_read_all_stats" -c "create database crm owner crm"
+  # As in production: a connector has a login of its own. Only a superuser makes one that may replicate.
+  [[ $(psql_admin -c "select 1 from pg_roles where rolname = 'crm_cdc'") == 1 ]] ||
+    psql_admin -c "create role crm_cdc login replication password 'crm'"
   # Tests count statements; what is in template1 is in every database made from it.
   psql_admin -d template1 -c "set client_min_messages = warning" -c "create extension if not exists pg_stat_statements"
   postgres_migrate
+  psql_crm -c 'set client_min_messages = warning' -c 'grant crm_connector to crm_cdc'
 }
 
 # What `migrate` does, for a stack that is up before the worker is built.

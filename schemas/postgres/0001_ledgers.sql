@@ -98,6 +98,15 @@ begin
 end
 $$;
 
--- Tiers and balances sum over a member. On a large table create these concurrently before (README).
+-- On large tables create these concurrently before (README). Tiers and balances sum over a member.
 create index if not exists purchase_ledger_of_member on public.purchase_ledger (merchant_id, user_id);
 create index if not exists wallet_ledger_of_member on public.wallet_ledger (merchant_id, user_id);
+-- The reconciler looks at what is new, and compares what is in the wallet for a purchase with what was booked.
+create index if not exists purchase_ledger_created on public.purchase_ledger (created_at, id);
+create index if not exists purchase_ledger_completed on public.purchase_ledger (completed_at, id);
+create index if not exists wallet_ledger_created on public.wallet_ledger (created_at, id);
+create index if not exists referral_ledger_created on public.referral_ledger (created_at, id);
+create index if not exists mission_claims_claimed on public.mission_claims (claimed_at, id);
+create index if not exists codes_redeemed on public.codes (redeemed_at, id);
+create index if not exists form_submissions_submitted on public.form_submissions (submitted_at, id);
+create index if not exists wallet_ledger_of_source on public.wallet_ledger (source_id);

@@ -74,6 +74,29 @@ $$;
 create trigger keep_version_in_force before update or delete on crm_events.program_versions
     for each row execute function crm_events.keep_version_in_force();
 
+-- Revisions of '*' are kept with the effects of every merchant that lives under it. One that gets a program of its own with
+-- a lower revision would go on under '*': older rules never replace newer ones.
+create function crm_events.begin_above_default() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    default_rev constant integer := (select max(rev) from crm_events.program_versions where merchant_id = '*');
+begin
+    if new.merchant_id <> '*' and new.rev <= default_rev
+       and not exists (select from crm_events.program_versions own where own.merchant_id = new.merchant_id and own.rev < new.rev)
+       and exists (select from crm_events.effects effect
+                   where effect.merchant_id = new.merchant_id and effect.program_rev between new.rev and default_rev) then
+        raise exception 'merchant % was decided by the default program, whose revision is %', new.merchant_id, default_rev
+            using hint = format('begin with rev %s; what the merchant had all along in a program file goes in before ''*''',
+                                default_rev + 1),
+                errcode = 'restrict_violation';
+    end if;
+    return new;
+end
+$$;
+
+create trigger begin_above_default before insert or update of merchant_id, rev on crm_events.program_versions
+    for each row execute function crm_events.begin_above_default();
+
 -- The zone is part of every version, and one that nobody knows would stop the merchant.
 create function crm_events.keep_zone_in_force() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$

@@ -22,7 +22,9 @@ create table crm_events.effects (
     as_of_ms        bigint,
     refund_policy   text check (refund_policy in ('only_pending', 'within_balance', 'unlimited')),
     booked          bigint not null default 0,
+    -- Whose wallet holds it.
     booked_user_id  text,
+    booked_merchant_id text,
     settled_at      timestamptz,
     -- An event came whose basis was not the row's, while ours was not either.
     stale_at        timestamptz,
@@ -66,6 +68,7 @@ create table crm_events.announcements (
 
 create index announcements_unsent on crm_events.announcements (effect_key, seq) where announced_at is null and dead_at is null;
 create index announcements_waiting on crm_events.announcements (seq) where announced_at is null and dead_at is null;
+create index announcements_rejected on crm_events.announcements (seq) where announced_at is null and dead_at is not null;
 
 -- What the functions return of it.
 create type crm_events.announcement as (id text, effect_key text, name text, ts_ms bigint, data jsonb);

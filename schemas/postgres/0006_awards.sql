@@ -9,8 +9,12 @@ language sql as $$
 $$;
 
 -- data: of loyalty/award.scheduled or loyalty/award.cancelled.
+--
+-- lock_timeout, here and wherever a workflow settles: Postgres does not notice that whoever asked went away while it waits
+-- for a lock, and he asks again; behind an application's idle transaction the waiting would pile up.
 create function crm_events.apply_award(data jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '20s' as $$
 declare
     key         constant text := data->>'effect_key';
     event_basis constant jsonb := crm_events.basis_of('purchase_ledger', data->'basis');
@@ -34,6 +38,11 @@ begin
         outcome := 'stale';
     elsif effect.basis = row_basis and effect.program_rev > new_rev then
         outcome := 'outdated';
+        -- The row is again as it was applied, so that the letter about another state of it is no longer to be followed.
+        update crm_events.effects
+        set state = case when settled_at is null then 'pending' else 'settled' end,
+            stale_at = null, dead_basis = null, dead_reason = null, updated_at = crm_events.clock()
+        where effect_key = key and state = 'dead';
     else
         outcome := case when effect.basis = row_basis and effect.target = new_target
                          and effect.due_at is not distinct from new_due and effect.state in ('pending', 'settled', 'review')
@@ -58,7 +67,8 @@ end
 $$;
 
 create function crm_events.settle_award(effect_key text) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '20s' as $$
 declare
     key        constant text := effect_key;
     moment     constant timestamptz := crm_events.clock();
@@ -84,7 +94,9 @@ begin
         outcome := 'stale';
     elsif effect.due_at > moment then
         outcome := 'not_due';
-    elsif effect.booked <> 0 and effect.booked_user_id is distinct from row_basis->>'user_id' then
+    elsif effect.booked <> 0 and (effect.booked_user_id, effect.booked_merchant_id)
+          is distinct from (row_basis->>'user_id', row_basis->>'merchant_id') then
+        -- What lies in one wallet is not taken out of another.
         outcome := 'review';
     else
         outcome := 'settled';
@@ -97,7 +109,8 @@ begin
         -- Settled means this basis and target, even where the policy booked less: a repeat must not book the rest.
         update crm_events.effects known
         set state = 'settled', settled_at = moment, stale_at = null, updated_at = moment, booked = known.booked + difference,
-            booked_user_id = case when known.booked + difference <> 0 then row_basis->>'user_id' end
+            booked_user_id = case when known.booked + difference <> 0 then row_basis->>'user_id' end,
+            booked_merchant_id = case when known.booked + difference <> 0 then row_basis->>'merchant_id' end
         where known.effect_key = key;
     end if;
     return jsonb_build_object('outcome', outcome, 'booked_now', difference, 'due_at', crm_events.rfc3339(effect.due_at));

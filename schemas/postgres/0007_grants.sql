@@ -88,7 +88,8 @@ $$;
 
 -- data: of loyalty/reward.granted or loyalty/reward.revoked.
 create function crm_events.settle_grant(data jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '20s' as $$
 declare
     source_table constant text := case when data->>'source' = 'referral' then 'referral_ledger' else 'mission_claims' end;
     source_id    constant text := case when data->>'source' = 'referral' then data->>'referral_id' else data->>'claim_id' end;
@@ -100,7 +101,8 @@ $$;
 
 -- data: of loyalty/code.redeemed.
 create function crm_events.settle_code(data jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '20s' as $$
 begin
     return crm_events.settle_row(data->>'effect_key', 'codes', data->>'code_id',
         coalesce(crm_events.basis_of('codes', data->'basis'), '{}'), data);

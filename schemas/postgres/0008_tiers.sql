@@ -36,9 +36,9 @@ end
 $$;
 
 -- The best sum over the windows of these instants, and the instant it belongs to. Only a calendar year has more than the
--- window that ends now: a late row may complete a year that is closed.
+-- window that ends now: a late row may complete a year that is closed. Rows of until_time or later do not count.
 create function crm_events.tier_value(rules jsonb, merchant text, member text, instants timestamptz[],
-    out value numeric, out at timestamptz)
+    until_time timestamptz, out value numeric, out at timestamptz)
 language plpgsql stable as $$
 declare
     zone       constant text := rules->>'time_zone';
@@ -49,19 +49,19 @@ begin
     at := moment;
     case rules->'window'->>'kind'
     when 'lifetime' then
-        value := crm_events.tier_sum(rules->>'metric', merchant, member, '-infinity', 'infinity');
+        value := crm_events.tier_sum(rules->>'metric', merchant, member, '-infinity', until_time);
     when 'rolling_months' then
         -- On the local calendar; from 29 February a year back is 28 February.
         value := crm_events.tier_sum(rules->>'metric', merchant, member,
             ((moment at time zone zone) - make_interval(months => (rules->'window'->>'months')::integer)) at time zone zone,
-            'infinity');
+            until_time);
     when 'calendar_year' then
         for year_start in
             select distinct date_trunc('year', instant at time zone zone)
             from unnest(instants || moment) instant where instant is not null order by 1 desc
         loop
             total := crm_events.tier_sum(rules->>'metric', merchant, member, year_start at time zone zone,
-                (year_start + interval '1 year') at time zone zone);
+                least((year_start + interval '1 year') at time zone zone, until_time));
             if value is null or total > value then
                 value := total;
                 at := greatest(year_start at time zone zone, least(moment, (year_start + interval '1 year') at time zone zone
@@ -136,7 +136,7 @@ begin
     select * into strict member from crm_events.tier_state
     where merchant_id = effect.merchant_id and user_id = effect.user_id;
     select * into strict total from crm_events.tier_value(effect.detail->'rules', effect.merchant_id, effect.user_id,
-        array[member.scheduled_for]);
+        array[member.scheduled_for], 'infinity');
     select * into strict best from crm_events.tier_reached(effect.detail->'rules'->'ladder',
         least(total.value, member.scheduled_threshold));
     if best.tier is not null and best.threshold > coalesce(
@@ -149,7 +149,12 @@ begin
         where merchant_id = effect.merchant_id and user_id = effect.user_id;
     end if;
     update crm_events.effects
-    set state = 'settled', settled_at = moment, due_at = null, updated_at = moment where effect_key = key;
+    -- A review that was asked for while the upgrade waited is asked for still.
+    set state = case when exists (select from crm_events.tier_state known where known.merchant_id = effect.merchant_id
+                                  and known.user_id = effect.user_id and known.review_since is not null)
+                     then 'review' else 'settled' end,
+        settled_at = moment, due_at = null, updated_at = moment
+    where effect_key = key;
 end
 $$;
 
@@ -168,9 +173,14 @@ declare
         select from jsonb_array_elements(element->'triggers') trigger where (trigger->>'lowers')::boolean);
     effect   crm_events.effects;
     member   crm_events.tier_state;
+    instants constant timestamptz[] := array(
+        select (trigger->>'at')::timestamptz from jsonb_array_elements(element->'triggers') trigger);
     total    record;
     best     record;
+    earlier  record;
+    reached  record;
     standing numeric;
+    month    timestamptz;
     due      timestamptz;
     number   integer;
 begin
@@ -180,23 +190,37 @@ begin
         rules := effect.detail->'rules';
         rev := effect.program_rev;
     end if;
-    select * into strict total from crm_events.tier_value(rules, merchant, user_ref,
-        array(select (trigger->>'at')::timestamptz from jsonb_array_elements(element->'triggers') trigger));
-    select * into strict best from crm_events.tier_reached(rules->'ladder', total.value);
+    select * into strict total from crm_events.tier_value(rules, merchant, user_ref, instants, 'infinity');
+    select * into best from crm_events.tier_reached(rules->'ladder', total.value);
     select * into member from crm_events.tier_state where merchant_id = merchant and user_id = user_ref;
     standing := coalesce(crm_events.tier_standing(rules->'ladder', member.tier, member.threshold), '-infinity');
 
-    if best.tier is not null and best.threshold > standing then
-        -- The newest row of the batch says when.
-        select max((trigger->>'due_at')::timestamptz) into due from jsonb_array_elements(element->'triggers') trigger;
-        if rules->>'timing' = 'immediate'
-           or (due <= moment and not (effect.state = 'pending' and member.scheduled_threshold >= best.threshold)) then
-            perform crm_events.raise_tier(key, merchant, user_ref, best.tier, best.threshold, total.value, rev, ts_ms);
-            effect.state := 'settled';
-        elsif effect.state <> 'pending' or best.threshold > member.scheduled_threshold then
-            -- A trigger that had no due time (its own rules said immediate) waits for the next month all the same.
-            effect.due_at := coalesce(due, (date_trunc('month', moment at time zone (rules->>'time_zone'))
-                + interval '1 month') at time zone (rules->>'time_zone'));
+    -- What counts at once: all of it, or what was earned before this month began and is left of it now. When this
+    -- evaluation was made, and for which row, must not matter.
+    if rules->>'timing' = 'immediate' then
+        reached := best;
+        earlier := total;
+    else
+        month := date_trunc('month', moment at time zone (rules->>'time_zone')) at time zone (rules->>'time_zone');
+        select * into strict earlier from crm_events.tier_value(rules, merchant, user_ref, instants, month);
+        earlier.value := least(earlier.value, total.value);
+        select * into reached from crm_events.tier_reached(rules->'ladder', earlier.value);
+    end if;
+    if reached.threshold > standing then
+        perform crm_events.raise_tier(key, merchant, user_ref, reached.tier, reached.threshold, earlier.value, rev, ts_ms);
+        effect.state := 'settled';
+        standing := reached.threshold;
+        select * into member from crm_events.tier_state where merchant_id = merchant and user_id = user_ref;
+    end if;
+
+    if best.threshold > standing then
+        if effect.state <> 'pending' or best.threshold > member.scheduled_threshold then
+            -- The newest row of the batch says when, unless it is an old one: what is not earned before this month then waits
+            -- for the next.
+            select max((trigger->>'due_at')::timestamptz) into due from jsonb_array_elements(element->'triggers') trigger;
+            effect.due_at := case when due > moment then due
+                else (date_trunc('month', moment at time zone (rules->>'time_zone')) + interval '1 month')
+                    at time zone (rules->>'time_zone') end;
             effect.state := 'pending';
             number := crm_events.tier_number(merchant, user_ref);
             update crm_events.tier_state
@@ -249,7 +273,8 @@ $$;
 
 -- The upgrade at its time, for the workflow; again and again, if its answer is lost.
 create function crm_events.upgrade_tier(effect_key text) returns setof crm_events.announcement
-language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '20s' as $$
 declare
     key constant text := effect_key;
 begin

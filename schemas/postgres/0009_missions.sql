@@ -23,8 +23,8 @@ begin
     insert into crm_events.mission_sources as share (effect_key, source_table, source_id, counted)
     select mission->>'effect_key', ledger, row_id, (mission->>'counted')::numeric
     from jsonb_array_elements(element->'missions') mission
-    -- What never counted has no effect to belong to.
-    where exists (select from crm_events.effects known where known.effect_key = mission->>'effect_key' collate "C")
+    -- What never counted has no effect to belong to. Not `exists`: as a join it would read all effects for every row.
+    where (select true from crm_events.effects known where known.effect_key = mission->>'effect_key' collate "C")
     on conflict on constraint mission_sources_pkey do update set counted = excluded.counted
     where share.counted <> excluded.counted;
     -- A row that moved to another user had another key: what was recorded there is no longer so, should it ever move back.
@@ -102,10 +102,11 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set time
 declare
     element   jsonb;
     row_basis jsonb;
-    accepted  jsonb[] := '{}';
+    current   jsonb[] := '{}';
     bases     jsonb[] := '{}';
-    wanted    jsonb[] := '{}';
-    known_to  text[] := '{}';
+    stale     jsonb[] := '{}';
+    wanted    jsonb[];
+    known_to  text[];
     keys      text[];
     one       record;
 begin
@@ -121,54 +122,58 @@ begin
             where share.source_table = element->'source'->>'table' and share.source_id = element->'source'->>'row_id');
         row_basis := crm_events.lock_source(element->'source'->>'table', element->'source'->>'row_id', true);
         continue when row_basis is null;
-        accepted := accepted || element;
-        bases := bases || row_basis;
-        if crm_events.basis_of(element->'source'->>'table', element->'basis') is distinct from row_basis then
-            -- Of an older state only what we know already is touched: the newer one has its own record.
-            known_to := known_to || (element->>'effect_key');
-            continue;
-        end if;
-        wanted := wanted || jsonb_build_object('effect_key', element->>'effect_key',
-            'source_table', element->'source'->>'table', 'source_id', element->'source'->>'row_id',
-            'merchant_id', element->>'merchant_id', 'user_id', element->>'user_id');
-        -- A share of zero makes no mission.
-        wanted := wanted || array(
-            select jsonb_build_object('effect_key', mission->>'effect_key', 'merchant_id', element->>'merchant_id',
-                'user_id', element->>'user_id')
-            from jsonb_array_elements(element->'missions') mission where (mission->>'counted')::numeric <> 0);
-        -- What the row led to before, for whomever.
-        known_to := known_to || array(
-            select share.effect_key from crm_events.mission_sources share
-            where share.source_table = element->'source'->>'table' and share.source_id = element->'source'->>'row_id'
-            union all
-            select known.effect_key from crm_events.effects known
-            where known.source_table = element->'source'->>'table' and known.source_id = element->'source'->>'row_id'
-              and known.kind = 'mission_source');
-    end loop;
-    keys := crm_events.lock_effects(to_jsonb(wanted || crm_events.known_effects(known_to)));
-    for i in 1 .. cardinality(accepted) loop
-        element := accepted[i];
-        if crm_events.basis_of(element->'source'->>'table', element->'basis') = bases[i] then
-            perform crm_events.replace_shares(element, bases[i]);
+        if crm_events.basis_of(element->'source'->>'table', element->'basis') = row_basis then
+            current := current || element;
+            bases := bases || row_basis;
         else
-            perform crm_events.note_stale(element->>'effect_key', bases[i]);
+            stale := stale || jsonb_build_object('effect_key', element->>'effect_key', 'row_basis', row_basis);
         end if;
     end loop;
+    wanted := array(
+        select jsonb_build_object('effect_key', given->>'effect_key', 'source_table', given->'source'->>'table',
+            'source_id', given->'source'->>'row_id', 'merchant_id', given->>'merchant_id', 'user_id', given->>'user_id')
+        from unnest(current) given
+        union all
+        -- A share of zero makes no mission.
+        select jsonb_build_object('effect_key', mission->>'effect_key', 'merchant_id', given->>'merchant_id',
+            'user_id', given->>'user_id')
+        from unnest(current) given, jsonb_array_elements(given->'missions') mission
+        where (mission->>'counted')::numeric <> 0);
+    known_to := array(
+        -- What the rows led to before, for whomever.
+        select share.effect_key from unnest(current) given
+        join crm_events.mission_sources share
+            on share.source_table = given->'source'->>'table' and share.source_id = given->'source'->>'row_id'
+        union
+        select known.effect_key from unnest(current) given
+        join crm_events.effects known
+            on known.source_table = given->'source'->>'table' and known.source_id = given->'source'->>'row_id'
+            and known.kind = 'mission_source'
+        union
+        -- Of an older state only what we know already is touched: the newer one has its own record.
+        select given->>'effect_key' from unnest(stale) given);
+    keys := crm_events.lock_effects(to_jsonb(wanted || crm_events.known_effects(known_to)));
+    for i in 1 .. cardinality(current) loop
+        perform crm_events.replace_shares(current[i], bases[i]);
+    end loop;
+    perform crm_events.note_stale(given->>'effect_key', given->'row_basis') from unnest(stale) given;
     for one in
-        with counting as (
-            select distinct on (mission->>'effect_key') mission->>'effect_key' as effect_key, mission as share
-            from unnest(accepted) given, jsonb_array_elements(given->'missions') mission
-            where (mission->>'counted')::numeric <> 0
-            order by mission->>'effect_key', (given->>'program_rev')::integer
-        ), latest as (
-            select max((given->>'as_of_ms')::bigint) as ts_ms from unnest(accepted) given
+        -- The rows that count there, or did: the newest of them is what led to the change.
+        with led as (
+            select mission->>'effect_key' as effect_key, mission as share, (given->>'program_rev')::integer as rev,
+                   (given->>'as_of_ms')::bigint as as_of_ms
+            from unnest(current) given, jsonb_array_elements(given->'missions') mission
+            union all
+            select share.effect_key, null, null, (given->>'as_of_ms')::bigint
+            from unnest(current) given
+            join crm_events.mission_sources share
+                on share.source_table = given->'source'->>'table' and share.source_id = given->'source'->>'row_id'
         )
-        select known.effect_key, counting.share, latest.ts_ms
-        from crm_events.effects known
-        cross join latest
-        left join counting on counting.effect_key = known.effect_key
-        where known.effect_key = any (keys collate "C") and known.kind = 'mission'
-        order by known.effect_key
+        select led.effect_key, max(led.as_of_ms) as ts_ms,
+               (array_agg(led.share order by led.rev) filter (where (led.share->>'counted')::numeric <> 0))[1] as share
+        from led join unnest(keys) locked on locked = led.effect_key
+        group by led.effect_key
+        order by led.effect_key
     loop
         perform crm_events.add_up_mission(one.effect_key, one.share, one.ts_ms);
     end loop;

@@ -22,7 +22,8 @@ $$;
 
 -- Settles whatever this is. Also for a person, after a review: what is in order now is settled.
 create function crm_events.settle(effect_key text) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '20s' as $$
 declare
     key    constant text := effect_key;
     effect crm_events.effects;
@@ -50,8 +51,9 @@ end
 $$;
 
 -- records: as in compare_effects, plus source_table, source_id, merchant_id, user_id. What the worker misses is noted with
--- the time; heal: 1 to 4 when it is to be sent again now, 0 not now, -1 no more: a finding. ordinal counts from 1.
-create function crm_events.plan_heals(records jsonb) returns table (ordinal integer, heal integer)
+-- the time; heal: 1 to 4 when it is to be sent again now, 0 not now, -1 no more: a finding. ordinal counts from 1. What is
+-- missed again after it was in order is told apart by missed_ms.
+create function crm_events.plan_heals(records jsonb) returns table (ordinal integer, heal integer, missed_ms bigint)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
 declare
     moment  constant timestamptz := crm_events.clock();
@@ -65,6 +67,7 @@ begin
         select * into strict effect from crm_events.effects known where known.effect_key = given.value->>'effect_key';
         ordinal := given.n;
         heal := 0;
+        missed_ms := crm_events.ms(coalesce(effect.missed_since, moment));
         missing := jsonb_build_object('target', coalesce((given.value->>'target')::bigint, 0),
             'basis', crm_events.basis_of(given.value->>'source_table', given.value->'basis'));
         if effect.state = 'dead' and effect.dead_basis = missing->'basis' then

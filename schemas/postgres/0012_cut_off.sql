@@ -6,13 +6,16 @@ create function crm_events.seed_effects(cut_off timestamptz, out settled bigint,
 language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
 begin
     with booked as (
-        select entry.source_id::text as purchase_id, sum(entry.amount)::bigint as points, min(entry.user_id::text) as user_id
+        select entry.source_id::text as purchase_id, sum(entry.amount)::bigint as points,
+               min(entry.user_id::text) as user_id, min(entry.merchant_id::text) as merchant_id
         from public.wallet_ledger entry
         where entry.source_type::text = 'purchase'
+          -- What a member spent or let expire is noted under a purchase, too, and has nothing to do with its award.
+          and entry.kind::text in ('earn', 'clawback')
         group by entry.source_id
     ), seeded as (
         insert into crm_events.effects (effect_key, kind, source_table, source_id, merchant_id, user_id, state, basis, target,
-            program_rev, booked, booked_user_id, settled_at)
+            program_rev, booked, booked_user_id, booked_merchant_id, settled_at)
         select 'award:' || crm_events.escape(purchase.id::text), 'award', 'purchase_ledger', purchase.id::text,
                purchase.merchant_id::text, purchase.user_id::text,
                case when booked.points is null then 'open' else 'settled' end,
@@ -25,6 +28,7 @@ begin
                case when booked.points is null then 0 else 2147483647 end,
                coalesce(booked.points, 0),
                case when booked.points <> 0 then booked.user_id end,
+               case when booked.points <> 0 then booked.merchant_id end,
                case when booked.points is not null then crm_events.clock() end
         from public.purchase_ledger purchase
         left join booked on booked.purchase_id = purchase.id::text

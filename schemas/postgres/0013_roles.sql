@@ -32,13 +32,10 @@ grant execute on function
 to crm_worker;
 -- To explain and to reconcile.
 grant select on all tables in schema crm_events to crm_worker;
-grant select on public.purchase_ledger, public.wallet_ledger, public.referral_ledger, public.mission_claims, public.codes,
-    public.form_submissions to crm_worker;
 
 grant execute on function
     crm_events.apply_award(jsonb), crm_events.settle_award(text), crm_events.settle_grant(jsonb), crm_events.settle_code(jsonb),
-    crm_events.upgrade_tier(text), crm_events.announced(text[]), crm_events.announcement_rejected(text, text),
-    crm_events.due_effects(integer), crm_events.settle(text), crm_events.clock()
+    crm_events.upgrade_tier(text), crm_events.announced(text[]), crm_events.due_effects(integer), crm_events.settle(text), crm_events.clock()
 to crm_workflows;
 -- clock() reads it as whoever asks.
 grant select on crm_events.settings to crm_workflows;

@@ -26,63 +26,78 @@ language sql stable as $$
         || case when source_table = 'codes' and image->>'code' is not null then '{"code": "-"}'::jsonb else '{}' end
 $$;
 
--- A page of a ledger in the order of its ids. `since`: only rows that have a time of that instant or later. `read_at_ms` is
--- when the statement began: what is committed later is not in the page.
-create function crm_events.ledger_rows(source_table text, after_id text, since timestamptz, max integer)
+-- The columns of a ledger that say when a row came and, if there are two, when it was completed.
+create function crm_events.time_columns(source_table text) returns text[]
+language plpgsql immutable as $$
+declare
+    times constant text[] := case source_table
+        when 'purchase_ledger' then array['created_at', 'completed_at']
+        when 'wallet_ledger' then array['created_at']
+        when 'form_submissions' then array['submitted_at']
+        when 'mission_claims' then array['claimed_at']
+        when 'referral_ledger' then array['created_at']
+        when 'codes' then array['redeemed_at'] end;
+begin
+    if times is null then
+        raise exception 'no such ledger: %', source_table using errcode = 'invalid_parameter_value';
+    end if;
+    return times;
+end
+$$;
+
+-- A page of a ledger in the order of its ids. `read_at_ms` is when the statement began: what is committed later is not in the
+-- page. Here and below each call is planned for its own values, as literals of the columns' own types: a plan that fits any
+-- value would walk the table.
+create function crm_events.ledger_rows(source_table text, after_id text, max integer)
 returns table (id text, image jsonb, read_at_ms bigint)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
 #variable_conflict use_variable
-declare
-    -- Of the columns' own types, so that their indexes are used.
-    purchase   public.purchase_ledger.id%type;
-    entry      public.wallet_ledger.id%type;
-    submission public.form_submissions.id%type;
-    claim      public.mission_claims.id%type;
-    referral   public.referral_ledger.id%type;
-    voucher    public.codes.id%type;
-    read_at    constant bigint := crm_events.ms(crm_events.clock());
 begin
-    case source_table
-    when 'purchase_ledger' then
-        purchase := after_id;
-        return query select source.id::text, crm_events.row_image(source_table, to_jsonb(source)), read_at
-            from public.purchase_ledger source
-            where (purchase is null or source.id > purchase)
-              and (since is null or source.created_at >= since or source.completed_at >= since)
-            order by source.id limit max;
-    when 'wallet_ledger' then
-        entry := after_id;
-        return query select source.id::text, crm_events.row_image(source_table, to_jsonb(source)), read_at
-            from public.wallet_ledger source
-            where (entry is null or source.id > entry) and (since is null or source.created_at >= since)
-            order by source.id limit max;
-    when 'form_submissions' then
-        submission := after_id;
-        return query select source.id::text, crm_events.row_image(source_table, to_jsonb(source)), read_at
-            from public.form_submissions source
-            where (submission is null or source.id > submission) and (since is null or source.submitted_at >= since)
-            order by source.id limit max;
-    when 'mission_claims' then
-        claim := after_id;
-        return query select source.id::text, crm_events.row_image(source_table, to_jsonb(source)), read_at
-            from public.mission_claims source
-            where (claim is null or source.id > claim) and (since is null or source.claimed_at >= since)
-            order by source.id limit max;
-    when 'referral_ledger' then
-        referral := after_id;
-        return query select source.id::text, crm_events.row_image(source_table, to_jsonb(source)), read_at
-            from public.referral_ledger source
-            where (referral is null or source.id > referral) and (since is null or source.created_at >= since)
-            order by source.id limit max;
-    when 'codes' then
-        voucher := after_id;
-        return query select source.id::text, crm_events.row_image(source_table, to_jsonb(source)), read_at
-            from public.codes source
-            where (voucher is null or source.id > voucher) and (since is null or source.redeemed_at >= since)
-            order by source.id limit max;
-    else
-        raise exception 'no such ledger: %', source_table using errcode = 'invalid_parameter_value';
-    end case;
+    perform crm_events.time_columns(source_table);
+    return query execute format(
+        'select source.id::text, crm_events.row_image($1, to_jsonb(source)), $2 from public.%I source '
+        'where %s order by source.id limit $3',
+        source_table, case when after_id is null then 'true' else format('source.id > %L', after_id) end)
+    using source_table, crm_events.ms(crm_events.clock()), max;
+end
+$$;
+
+create function crm_events.behind(time_column text, since timestamptz, after_time text, after_id text) returns text
+language sql stable as $$
+    select case when after_id is null then format('source.%I >= %L', time_column, since)
+        else format('(source.%I, source.id) > (%L, %L)', time_column, after_time, after_id) end
+$$;
+
+-- A page of the rows that have a time of `since` or later, in the order of that time, each once: one that came earlier stands
+-- where it was completed. Behind the row `after_id` with the time `after_time`. Reads no more than its rows, by the indexes on
+-- (time, id), however large the ledger is.
+create function crm_events.recent_rows(source_table text, since timestamptz, after_time text, after_id text, max integer)
+returns table (id text, image jsonb, read_at_ms bigint, row_time text)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+#variable_conflict use_variable
+declare
+    times constant text[] := crm_events.time_columns(source_table);
+    came  constant text := format(
+        'select source.id, source.%1$I as row_time, to_jsonb(source) as image from public.%2$I source '
+        'where %3$s order by source.%1$I, source.id limit $3',
+        times[1], source_table, crm_events.behind(times[1], since, after_time, after_id));
+    pages text := format('with came as materialized (%s), page as (select * from came)', came);
+begin
+    if times[2] is not null then
+        -- No further than the page of those that came, if there are more of them.
+        pages := format(
+            'with came as materialized (%s), completed as ('
+            'select source.id, source.%2$I as row_time, to_jsonb(source) as image from public.%3$I source '
+            'where %4$s and (source.%5$I >= %6$L) is not true and source.%2$I <= '
+            '(select coalesce(case when count(*) = $3 then max(came.row_time) end, %7$L) from came) '
+            'order by source.%2$I, source.id limit $3), '
+            'page as (select * from came union all select * from completed)',
+            came, times[2], source_table, crm_events.behind(times[2], since, after_time, after_id), times[1], since, 'infinity');
+    end if;
+    return query execute pages
+        || ' select page.id::text, crm_events.row_image($1, page.image), $2, to_jsonb(page.row_time) #>> ''{}'''
+        || ' from page order by page.row_time, page.id limit $3'
+    using source_table, crm_events.ms(crm_events.clock()), max;
 end
 $$;
 
@@ -179,37 +194,92 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set t
       and effect.dead_basis = crm_events.basis_of(record.value->>'source_table', record.value->'basis')
 $$;
 
--- Purchases whose entries in the wallet do not add up to what was booked for them. What was settled before the cut-off and
--- never seeded is none of ours.
-create function crm_events.unbalanced(max integer)
-returns table (purchase_id text, merchant_id text, user_id text, in_wallet bigint, booked bigint)
-language sql stable security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
-    with entries as (
-        select entry.source_id::text as purchase_id, min(entry.merchant_id::text) as merchant_id,
-               min(entry.user_id::text) as user_id, sum(entry.amount)::bigint as points
-        from public.wallet_ledger entry
-        where entry.source_type::text = 'purchase' and entry.source_id is not null
-        group by entry.source_id::text
-    ), awards as (
-        select effect.source_id, effect.merchant_id, effect.user_id, effect.booked
-        from crm_events.effects effect where effect.kind = 'award'
-    ), differing as (
-        select coalesce(entries.purchase_id, awards.source_id) as purchase_id,
-               coalesce(entries.merchant_id, awards.merchant_id) as merchant_id,
-               coalesce(entries.user_id, awards.user_id) as user_id,
-               coalesce(entries.points, 0) as in_wallet, coalesce(awards.booked, 0) as booked, awards.source_id as known
-        from entries full join awards on awards.source_id = entries.purchase_id
-        where coalesce(entries.points, 0) <> coalesce(awards.booked, 0)
-    )
-    select differing.purchase_id, differing.merchant_id, differing.user_id, differing.in_wallet, differing.booked
-    from differing
-    where differing.known is not null or not exists (
-        select from public.purchase_ledger purchase
-        where purchase.id::text = differing.purchase_id
-          and purchase.created_at < (select setting.value::timestamptz from crm_events.settings setting
-                                     where setting.name = 'effective_from'))
-    order by differing.purchase_id
-    limit max
+-- Purchases whose entries in the wallet do not add up to what was booked for them, by pages of the purchases that have entries:
+-- {next, unbalanced: [{purchase_id, merchant_id, user_id, in_wallet, booked}]}; next: where the following page begins, null
+-- behind the last. What else an application writes under a purchase is its own (spend, expire, adjust). What was settled before
+-- the cut-off and never seeded is none of ours.
+create function crm_events.unbalanced_entries(after text, max integer) returns jsonb
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set plan_cache_mode = force_custom_plan as $$
+#variable_conflict use_variable
+declare
+    begin_at   public.wallet_ledger.source_id%type := after;
+    purchase   public.purchase_ledger.id%type;
+    cut_off    constant timestamptz := (select setting.value::timestamptz from crm_events.settings setting
+                                        where setting.name = 'effective_from');
+    entries    record;
+    is_older   boolean;
+    pages      integer := 0;
+    last_id    text;
+    unbalanced jsonb := '[]';
+begin
+    for entries in
+        select sums.*, award.effect_key, coalesce(award.booked, 0) as booked
+        from (
+            select entry.source_id, min(entry.merchant_id::text) as merchant_id, min(entry.user_id::text) as user_id,
+                   sum(entry.amount)::bigint as points
+            from public.wallet_ledger entry
+            where entry.source_type::text = 'purchase' and entry.kind::text in ('earn', 'clawback')
+              and entry.source_id is not null and (begin_at is null or entry.source_id > begin_at)
+            group by entry.source_id order by entry.source_id limit max
+        ) sums
+        left join crm_events.effects award
+            on award.effect_key = ('award:' || crm_events.escape(sums.source_id::text)) collate "C"
+        order by sums.source_id
+    loop
+        pages := pages + 1;
+        last_id := entries.source_id::text;
+        continue when entries.points = entries.booked;
+        if entries.effect_key is null then
+            is_older := false;
+            begin
+                purchase := last_id;
+                select source.created_at < cut_off into is_older from public.purchase_ledger source where source.id = purchase;
+            exception when invalid_text_representation or numeric_value_out_of_range then
+                null;
+            end;
+            continue when is_older;
+        end if;
+        unbalanced := unbalanced || jsonb_build_object('purchase_id', last_id, 'merchant_id', entries.merchant_id,
+            'user_id', entries.user_id, 'in_wallet', entries.points, 'booked', entries.booked);
+    end loop;
+    return jsonb_build_object('next', case when pages = max then last_id end, 'unbalanced', unbalanced);
+end
+$$;
+
+-- The same of the awards that have no entries at all, by pages of the awards.
+create function crm_events.unbalanced_awards(after text, max integer) returns jsonb
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set plan_cache_mode = force_custom_plan as $$
+#variable_conflict use_variable
+declare
+    wanted     public.wallet_ledger.source_id%type;
+    award      crm_events.effects;
+    pages      integer := 0;
+    last_key   text;
+    unbalanced jsonb := '[]';
+begin
+    for award in
+        select effect.* from crm_events.effects effect
+        where effect.effect_key > coalesce(after, 'award:') collate "C" and effect.effect_key < 'award;' collate "C"
+        order by effect.effect_key limit max
+    loop
+        pages := pages + 1;
+        last_key := award.effect_key;
+        continue when award.booked = 0;
+        begin
+            wanted := award.source_id;
+            continue when exists (
+                select from public.wallet_ledger entry
+                where entry.source_id = wanted and entry.source_type::text = 'purchase' and entry.kind::text in ('earn', 'clawback'));
+        exception when invalid_text_representation or numeric_value_out_of_range then
+            null;
+        end;
+        unbalanced := unbalanced || jsonb_build_object('purchase_id', award.source_id, 'merchant_id', award.merchant_id,
+            'user_id', award.user_id, 'in_wallet', 0, 'booked', award.booked);
+    end loop;
+    return jsonb_build_object('next', case when pages = max then last_key end, 'unbalanced', unbalanced);
+end
 $$;
 
 -- Points and tier of a member, to explain. An id that is no id of these columns is nobody's.
@@ -244,14 +314,18 @@ $$;
 revoke all on table crm_events.bookmarks from public;
 revoke all on function
     crm_events.turn_page(text, text), crm_events.row_image(text, jsonb),
-    crm_events.ledger_rows(text, text, timestamptz, integer), crm_events.ledger_rows_of(text, text[]),
-    crm_events.found_settled(text[], bigint), crm_events.not_healed(text[]), crm_events.still_dead(jsonb),
-    crm_events.unbalanced(integer), crm_events.member_state(text, text)
+    crm_events.time_columns(text), crm_events.behind(text, timestamptz, text, text),
+    crm_events.ledger_rows(text, text, integer), crm_events.recent_rows(text, timestamptz, text, text, integer),
+    crm_events.ledger_rows_of(text, text[]), crm_events.found_settled(text[], bigint), crm_events.not_healed(text[]),
+    crm_events.still_dead(jsonb), crm_events.unbalanced_entries(text, integer), crm_events.unbalanced_awards(text, integer),
+    crm_events.member_state(text, text)
 from public;
 grant select on crm_events.bookmarks to crm_worker;
 grant execute on function
-    crm_events.turn_page(text, text), crm_events.ledger_rows(text, text, timestamptz, integer),
-    crm_events.ledger_rows_of(text, text[]), crm_events.found_settled(text[], bigint), crm_events.not_healed(text[]),
-    crm_events.still_dead(jsonb), crm_events.unbalanced(integer), crm_events.member_state(text, text),
+    crm_events.turn_page(text, text), crm_events.ledger_rows(text, text, integer),
+    crm_events.recent_rows(text, timestamptz, text, text, integer), crm_events.ledger_rows_of(text, text[]),
+    crm_events.found_settled(text[], bigint), crm_events.not_healed(text[]), crm_events.still_dead(jsonb),
+    crm_events.unbalanced_entries(text, integer), crm_events.unbalanced_awards(text, integer),
+    crm_events.member_state(text, text),
     crm_events.rfc3339(timestamptz), crm_events.ms(timestamptz)
 to crm_worker;

@@ -33,6 +33,9 @@ struct Report {
     applied: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seeded: Option<Seeded>,
+    /// What works, and would end every booking with an error.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
@@ -47,6 +50,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
             dry_run: options.dry_run,
             applied: Vec::new(),
             seeded: None,
+            warnings: Vec::new(),
         };
         if options.dry_run {
             let pending = migrations::pending(&client).await?;
@@ -60,6 +64,14 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
         {
             report.seeded = Some(migrations::seed(&mut client, cut_off, options.dry_run).await?);
         }
+        let loose = migrations::loose_functions(&client).await?;
+        let warning = |place: String| {
+            format!(
+                "wallet_ledger: {place}, which finds only what it names with its schema when points are booked: give it \
+                 `set search_path`"
+            )
+        };
+        report.warnings = loose.into_iter().map(warning).collect();
         anyhow::Ok(report)
     })?;
     match options.format {
@@ -89,6 +101,9 @@ fn print(report: &Report, seeding: bool) {
         }
         None if seeding => println!("what would be seeded can be said once the migrations are applied"),
         None => {}
+    }
+    for warning in &report.warnings {
+        println!("warning: {warning}");
     }
 }
 

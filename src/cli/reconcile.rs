@@ -63,7 +63,7 @@ pub(super) struct Options {
     inngest_rate_per_sec: Option<String>,
 }
 
-/// The whole wallet is added up by one statement.
+/// Somebody stands by, and a ledger may lack the indexes.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Options {
@@ -182,25 +182,18 @@ fn print(balance: &Balance, options: &Options) {
         table.add_row(row);
     }
     println!("{table}\n");
-    for finding in balance.findings.iter().take(options.limit) {
-        let detail = finding
-            .detail
-            .as_deref()
-            .map(|detail| format!(": {detail}"))
-            .unwrap_or_default();
-        println!("{:<10} {}{}", finding.kind, clean(&finding.subject), clean(&detail));
-    }
-    for one in balance.unbalanced.iter().take(options.limit) {
-        let (purchase, wallet, booked) = (clean(&one.purchase_id), one.in_wallet, one.booked);
-        println!("unbalanced purchase {purchase}: the wallet has {wallet} points for it, effects {booked}");
-    }
-    let shown = balance.findings.len().min(options.limit) + balance.unbalanced.len().min(options.limit);
-    let all = balance.findings.len() + balance.unbalanced.len();
-    if shown < all {
-        println!("... {} more: --limit, or --format json", all - shown);
+    print_findings(balance, options.limit);
+    if balance.without_time > 0 {
+        println!(
+            "{} claims and codes have no time, and nothing is known of them: taken as older than the cut-off",
+            balance.without_time
+        );
     }
     if options.redeliver {
-        println!("sent now: {}", balance.redelivered);
+        println!(
+            "sent now: {}, evaluated now: {}",
+            balance.redelivered, balance.evaluated
+        );
         if let Some(stopped) = &balance.stopped {
             println!("not all of it: {stopped}");
         }
@@ -217,5 +210,25 @@ fn print(balance: &Balance, options: &Options) {
         }
         let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         println!("not balanced: {}", kinds.join(", "));
+    }
+}
+
+fn print_findings(balance: &Balance, limit: usize) {
+    for finding in balance.findings.iter().take(limit) {
+        let detail = finding
+            .detail
+            .as_deref()
+            .map(|detail| format!(": {detail}"))
+            .unwrap_or_default();
+        println!("{:<10} {}{}", finding.kind, clean(&finding.subject), clean(&detail));
+    }
+    for one in balance.unbalanced.iter().take(limit) {
+        let (purchase, wallet, booked) = (clean(&one.purchase_id), one.in_wallet, one.booked);
+        println!("unbalanced purchase {purchase}: the wallet has {wallet} points for it, effects {booked}");
+    }
+    let shown = balance.findings.len().min(limit) + balance.unbalanced.len().min(limit);
+    let all = balance.findings.len() + balance.unbalanced.len();
+    if shown < all {
+        println!("... {} more: --limit, or --format json", all - shown);
     }
 }

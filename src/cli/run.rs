@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::OptionFuture;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Code, hang};
@@ -123,10 +124,10 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
         &telemetry,
         Duration::from_millis(u64::from(settings.session_timeout_ms)),
     )?;
-    let reconciling = reconcile_beside(&settings, &ports, knowledge, owner, &shutdown);
+    let reconciling = reconcile_beside(&settings, &ports, knowledge, owner, asked_by_signal()?, &shutdown);
     let exit = pipeline::run(options, handle, ports, shutdown.clone()).await;
     shutdown.cancel();
-    // Only its farewell to the lease is left to do.
+    // It ends behind its page, and gives its lease back.
     let _ended = tokio::time::timeout(LEAVE_DEADLINE, OptionFuture::from(reconciling)).await;
     if !source.left(LEAVE_DEADLINE).await {
         tracing::warn!("leaving without the group's farewell: the brokers do not answer");
@@ -197,6 +198,7 @@ fn reconcile_beside(
     ports: &Ports,
     knowledge: Option<Knowledge>,
     owner: String,
+    asked: Arc<Notify>,
     shutdown: &CancellationToken,
 ) -> Option<tokio::task::JoinHandle<()>> {
     let (ledger, books) = knowledge?;
@@ -213,8 +215,9 @@ fn reconcile_beside(
         consumers: settings.consumers.iter().map(|(consumer, _)| *consumer).collect(),
         group,
         owner,
+        shutdown: shutdown.clone(),
     };
-    Some(tokio::spawn(reconciler.run(shutdown.clone())))
+    Some(tokio::spawn(reconciler.run(asked)))
 }
 
 async fn join(
@@ -240,6 +243,20 @@ async fn join(
     let runtime = tokio::runtime::Handle::current();
     let joined = tokio::task::spawn_blocking(move || kafka::start(membership, runtime, telemetry)).await?;
     Ok(joined?)
+}
+
+/// SIGUSR1: an operator who has mended something need not wait for the reconciler's next turn. Without one it does nothing.
+fn asked_by_signal() -> anyhow::Result<Arc<Notify>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut signals = signal(SignalKind::user_defined1())?;
+    let asked = Arc::new(Notify::new());
+    let told = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while signals.recv().await.is_some() {
+            told.notify_one();
+        }
+    });
+    Ok(asked)
 }
 
 /// SIGTERM and SIGINT drain. A second one changes nothing: the platform kills if it must.

@@ -31,6 +31,23 @@ pub struct LedgerRow {
     pub read_at_ms: i64,
 }
 
+/// Where a page of recent rows ended.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// As the database writes it.
+    time: String,
+    id: String,
+}
+
+/// What is to be done about a missed effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heal {
+    /// The number of the re-send that is due now, 0 if none is, -1 if there were enough.
+    pub number: i32,
+    /// Since when it is missed.
+    pub missed_ms: i64,
+}
+
 /// An effect whose row should be decided again.
 #[derive(Debug, Clone)]
 pub struct Suspect {
@@ -90,8 +107,16 @@ pub struct Noted {
     pub dead_reason: Option<String>,
 }
 
+/// An announcement that is never accepted.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Rejected {
+    pub id: String,
+    pub name: String,
+    pub reason: String,
+}
+
 /// A purchase whose entries in the wallet do not add up to what was booked.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Unbalanced {
     pub purchase_id: String,
     pub merchant_id: String,
@@ -99,6 +124,16 @@ pub struct Unbalanced {
     pub in_wallet: i64,
     pub booked: i64,
 }
+
+/// A page of the wallet, or of what was booked.
+#[derive(Debug, serde::Deserialize)]
+struct Compared {
+    next: Option<String>,
+    unbalanced: Vec<Unbalanced>,
+}
+
+/// Purchases that are compared by one call.
+const COMPARED: i32 = 1000;
 
 impl Books {
     #[must_use]
@@ -131,27 +166,53 @@ impl Books {
         self.call(statement, &[(&name, Type::TEXT), (&owner, Type::TEXT)]).await
     }
 
-    /// A page of a ledger in the order of its ids: behind `after`, and with a time of `since_ms` or later.
+    /// A page of a ledger in the order of its ids, behind `after`.
     ///
     /// # Errors
     /// See [`LedgerError`].
-    pub async fn page(
-        &self,
-        table: Table,
-        after: Option<&str>,
-        since_ms: Option<i64>,
-        max: i32,
-    ) -> Result<Vec<LedgerRow>, LedgerError> {
-        let statement = "select id, image::text, read_at_ms from crm_events.ledger_rows($1, $2, \
-                         to_timestamp($3::int8 / 1000.0), $4)";
+    pub async fn page(&self, table: Table, after: Option<&str>, max: i32) -> Result<Vec<LedgerRow>, LedgerError> {
+        let statement = "select id, image::text, read_at_ms from crm_events.ledger_rows($1, $2, $3)";
         let parameters = [
             (&table.name() as _, Type::TEXT),
             (&after as _, Type::TEXT),
-            (&since_ms as _, Type::INT8),
             (&max as _, Type::INT4),
         ];
         let rows = self.client.query(statement, &parameters).await?;
         rows.iter().map(ledger_row).collect()
+    }
+
+    /// A page of the rows that have a time of `since_ms` or later, in the order of that time, and where it ended; `None`
+    /// behind the last.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub async fn recent(
+        &self,
+        table: Table,
+        since_ms: i64,
+        after: Option<&Place>,
+        max: i32,
+    ) -> Result<(Vec<LedgerRow>, Option<Place>), LedgerError> {
+        let statement = "select id, image::text, read_at_ms, row_time from crm_events.recent_rows($1, \
+                         to_timestamp($2::int8 / 1000.0), $3, $4, $5)";
+        let (time, id) = (after.map(|place| &place.time), after.map(|place| &place.id));
+        let parameters = [
+            (&table.name() as _, Type::TEXT),
+            (&since_ms as _, Type::INT8),
+            (&time as _, Type::TEXT),
+            (&id as _, Type::TEXT),
+            (&max as _, Type::INT4),
+        ];
+        let rows = self.client.query(statement, &parameters).await?;
+        let place = |row| {
+            Ok(Place {
+                id: field(row, 0)?,
+                time: field(row, 3)?,
+            })
+        };
+        let ended = rows.last().map(place).transpose()?;
+        let rows: Vec<LedgerRow> = rows.iter().map(ledger_row).collect::<Result<_, LedgerError>>()?;
+        Ok((rows, ended))
     }
 
     /// These rows, as far as they are there.
@@ -186,16 +247,21 @@ impl Books {
         Ok(suspects)
     }
 
-    /// Notes that these effects are missed. Gives for each, in their order, the number of the re-send that is due now, 0 if
-    /// none is, -1 if there were enough.
+    /// Notes that these effects are missed. Gives for each, in their order, what is to be done now.
     ///
     /// # Errors
     /// See [`LedgerError`].
-    pub async fn plan_heals(&self, effects: &[&Effect]) -> Result<Vec<i32>, LedgerError> {
+    pub async fn plan_heals(&self, effects: &[&Effect]) -> Result<Vec<Heal>, LedgerError> {
         let records = records(effects)?;
-        let statement = "select heal from crm_events.plan_heals($1::text::jsonb) order by ordinal";
+        let statement = "select heal, missed_ms from crm_events.plan_heals($1::text::jsonb) order by ordinal";
         let rows = self.client.query(statement, &[(&records, Type::TEXT)]).await?;
-        let heals: Vec<i32> = rows.iter().map(|row| field(row, 0)).collect::<Result<_, _>>()?;
+        let heal = |row| {
+            Ok(Heal {
+                number: field(row, 0)?,
+                missed_ms: field(row, 1)?,
+            })
+        };
+        let heals: Vec<Heal> = rows.iter().map(heal).collect::<Result<_, LedgerError>>()?;
         if heals.len() != effects.len() {
             let (got, asked) = (heals.len(), effects.len());
             return Err(LedgerError::Unknown(format!("{got} heals of {asked} effects")));
@@ -251,6 +317,16 @@ impl Books {
         let parameters = [(&older_than_s as _, Type::INT4), (&max as _, Type::INT4)];
         let rows = self.client.query(statement, &parameters).await?;
         rows.iter().map(announcement).collect()
+    }
+
+    /// Announcements that are never accepted and that nobody has dealt with.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub async fn rejected(&self) -> Result<Vec<Rejected>, LedgerError> {
+        let statement = "select jsonb_build_object('id', id, 'name', name, 'reason', dead_reason)::text \
+                         from crm_events.announcements where announced_at is null and dead_at is not null order by seq";
+        self.objects(statement, &[]).await
     }
 
     /// Every announcement of these keys.
@@ -326,6 +402,17 @@ impl Books {
             .collect())
     }
 
+    /// What `effects` holds of a row.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub async fn states_of_row(&self, table: Table, id: &str) -> Result<Vec<EffectState>, LedgerError> {
+        let statement =
+            format!("{STATE} where effect.source_table = $1 and effect.source_id = $2 order by effect.effect_key");
+        self.objects(&statement, &[(&table.name(), Type::TEXT), (&id, Type::TEXT)])
+            .await
+    }
+
     /// What `effects` holds of a member, and of what a source row led to.
     ///
     /// # Errors
@@ -341,19 +428,28 @@ impl Books {
     ///
     /// # Errors
     /// See [`LedgerError`].
-    pub async fn unbalanced(&self, max: i32) -> Result<Vec<Unbalanced>, LedgerError> {
-        let statement = "select purchase_id, merchant_id, user_id, in_wallet, booked from crm_events.unbalanced($1)";
-        let rows = self.client.query(statement, &[(&max, Type::INT4)]).await?;
-        let unbalanced = |row| {
-            Ok(Unbalanced {
-                purchase_id: field(row, 0)?,
-                merchant_id: field(row, 1)?,
-                user_id: field(row, 2)?,
-                in_wallet: field(row, 3)?,
-                booked: field(row, 4)?,
-            })
-        };
-        rows.iter().map(unbalanced).collect()
+    pub async fn unbalanced(&self) -> Result<Vec<Unbalanced>, LedgerError> {
+        let mut found = Vec::new();
+        for statement in [
+            "select crm_events.unbalanced_entries($1, $2)::text",
+            "select crm_events.unbalanced_awards($1, $2)::text",
+        ] {
+            let mut after: Option<String> = None;
+            loop {
+                let parameters = [(&after as _, Type::TEXT), (&COMPARED as _, Type::INT4)];
+                let pages: Vec<Compared> = self.objects(statement, &parameters).await?;
+                after = None;
+                for page in pages {
+                    found.extend(page.unbalanced);
+                    after = page.next;
+                }
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        found.sort_by(|one: &Unbalanced, other| one.purchase_id.cmp(&other.purchase_id));
+        Ok(found)
     }
 
     /// One JSON object a row, as a query writes them.

@@ -1,7 +1,7 @@
 //! What an error of the database means, and what of it may be said. Pure.
 //!
 //! Takes errors of the client and of the server, gives a [`LedgerError`]. It never lets a value of a row through: details,
-//! hints and contexts are left out, and so is what a message quotes behind a colon.
+//! hints and contexts are left out, and so is what a message quotes of a value.
 
 use std::error::Error as _;
 
@@ -86,7 +86,7 @@ impl Failure {
 
 /// The table of SPEC section 7 for what a statement may answer.
 fn of_state(code: &str, message: &str) -> LedgerError {
-    let text = presentable(&format!("{code} {}", without_values(message)));
+    let text = presentable(&format!("{code} {}", without_values(code, message)));
     match (code, code.get(..2).unwrap_or_default()) {
         // Ran into `statement_timeout`, or was cancelled because it ran into our own.
         ("57014", _) => LedgerError::TooLong(text),
@@ -118,9 +118,20 @@ fn of_refused_connection(code: &str, message: &str) -> LedgerError {
     }
 }
 
-/// The server quotes a wrong value at the end, behind a colon: `invalid input syntax for type uuid: "..."`.
-fn without_values(message: &str) -> &str {
-    message.split(": \"").next().unwrap_or_default()
+/// The server quotes a wrong value at the end, behind a colon: `invalid input syntax for type uuid: "..."`; or in the middle:
+/// `value "..." is out of range for type bigint`. Elsewhere quotes hold names, as that of a parameter in `22023`.
+fn without_values(code: &str, message: &str) -> String {
+    let text = message.split(": \"").next().unwrap_or_default();
+    match (code, text.split_once('"')) {
+        ("22023", _) | (_, None) => text.to_owned(),
+        (_, Some((before, _))) if code.starts_with("22") => {
+            // Of the whole message: the value may hold quotes and colons.
+            let behind = message.rsplit_once('"').map_or("", |(_, behind)| behind);
+            let behind = if behind.starts_with(' ') { behind } else { "" };
+            format!("{}{behind}", before.trim_end())
+        }
+        (_, Some(_)) => text.to_owned(),
+    }
 }
 
 fn causes<'a>(error: &'a tokio_postgres::Error) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
@@ -235,6 +246,27 @@ mod tests {
         let error = of_state("22P02", "invalid input syntax for type bigint: \"jane@example.com\"");
         let text = "22P02 invalid input syntax for type bigint";
         assert_eq!(error, LedgerError::Rejected(text.to_owned()));
+        for (code, message, told) in [
+            (
+                "22003",
+                "value \"99999999999999999999\" is out of range for type bigint",
+                "22003 value is out of range for type bigint",
+            ),
+            (
+                "22003",
+                "value \"a\" b: \"c\" is out of range for type bigint",
+                "22003 value is out of range for type bigint",
+            ),
+            ("22007", "invalid value \"jane\" for \"YYYY\"", "22007 invalid value"),
+            ("22003", "numeric field overflow", "22003 numeric field overflow"),
+            (
+                "23505",
+                "duplicate key value violates unique constraint \"effects_pkey\"",
+                "23505 duplicate key value violates unique constraint \"effects_pkey\"",
+            ),
+        ] {
+            assert_eq!(of_state(code, message), LedgerError::Rejected(told.to_owned()));
+        }
         let LedgerError::Rejected(long) = of_state("P0001", &"x\n".repeat(500)) else {
             panic!("rejected");
         };

@@ -157,6 +157,39 @@ pub async fn apply(client: &mut Client) -> Result<Vec<&'static str>, MigrationEr
     Ok(applied)
 }
 
+/// What the application hung on the wallet, and what would look for its tables in vain when points are booked: the functions
+/// that book have a search path of their own, and it holds for what their insert calls. Code in C names what it uses.
+const LOOSE: &str = "\
+    with called as (\
+        select 'trigger ' || quote_ident(hook.tgname) as place, hook.tgfoid as func \
+        from pg_catalog.pg_trigger hook \
+        where hook.tgrelid = to_regclass('public.wallet_ledger') and not hook.tgisinternal and hook.tgenabled in ('O', 'A') \
+          and hook.tgtype::integer & 4 <> 0 \
+        union all \
+        select 'default of column ' || quote_ident(col.attname), uses.refobjid \
+        from pg_catalog.pg_attrdef preset \
+        join pg_catalog.pg_attribute col on col.attrelid = preset.adrelid and col.attnum = preset.adnum \
+        join pg_catalog.pg_depend uses on uses.classid = 'pg_catalog.pg_attrdef'::regclass and uses.objid = preset.oid \
+          and uses.refclassid = 'pg_catalog.pg_proc'::regclass \
+        where preset.adrelid = to_regclass('public.wallet_ledger')) \
+    select distinct called.place || ' calls ' || space.nspname || '.' || func.proname \
+    from called \
+    join pg_catalog.pg_proc func on func.oid = called.func \
+    join pg_catalog.pg_namespace space on space.oid = func.pronamespace \
+    join pg_catalog.pg_language lang on lang.oid = func.prolang \
+    where space.nspname <> 'pg_catalog' and lang.lanname not in ('c', 'internal') \
+      and not exists (select from unnest(func.proconfig) setting where setting like 'search_path=%') \
+    order by 1";
+
+/// The triggers and defaults of the wallet whose functions have no search path of their own.
+///
+/// # Errors
+/// The database cannot be asked.
+pub async fn loose_functions(client: &impl GenericClient) -> Result<Vec<String>, MigrationError> {
+    let rows = client.query_typed(LOOSE, &[]).await.map_err(database)?;
+    rows.iter().map(|row| row.try_get(0).map_err(database)).collect()
+}
+
 /// Writes an effect for every purchase older than the cut-off, and stores the cut-off, so that the two cannot disagree.
 /// With `only_look` everything is found out and nothing kept.
 ///

@@ -24,7 +24,7 @@ use crate::consumers::{Consumer, Effect};
 use crate::inngest::event::ANNOUNCED_V;
 use crate::rows::Row;
 
-pub use books::{Books, EffectState, LedgerRow, MemberState, Noted, Suspect, Unbalanced};
+pub use books::{Books, EffectState, Heal, LedgerRow, MemberState, Noted, Place, Rejected, Suspect, Unbalanced};
 pub use cache::RulesCache;
 pub use client::{Client, MAX_CONNECTIONS};
 pub use ledger::PostgresLedger;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::send::{Outbox, announcer};
+use super::send::{Outbox, Sent, announcer};
 use super::state::{Verdict, Way, decide, newest_ms, read};
 use crate::consumers::{Consumer, Decision, Effect, Proof, Rules};
 use crate::postgres::{Announcement, Books, EffectState, Ledger, LedgerError, LedgerRow, Standing, Unbalanced};
@@ -37,8 +37,12 @@ pub struct Balance {
     pub counts: BTreeMap<&'static str, Counts>,
     pub findings: Vec<Difference>,
     pub unbalanced: Vec<Unbalanced>,
-    /// Sent now, because it was asked for.
+    /// Claims and codes without a time that nothing is known of: taken as older than the cut-off. No finding.
+    pub without_time: usize,
+    /// Events accepted now, because it was asked for.
     pub redelivered: usize,
+    /// Tiers, and rows for their missions, that the database evaluated now; what follows from it is among the events.
+    pub evaluated: usize,
     /// Why not all of it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
@@ -192,17 +196,14 @@ pub async fn balance(question: &Question) -> Result<Balance, LedgerError> {
     }
     let reads = |table: &Table| question.consumers.iter().any(|consumer| consumer.reads(*table));
     for table in Table::ALL.into_iter().filter(reads) {
-        let mut after: Option<String> = None;
-        loop {
-            let since_ms = question.since.map(Timestamp::as_millisecond);
-            let rows = question.books.page(table, after.as_deref(), since_ms, PAGE).await?;
-            let Some(last) = rows.last() else { break };
-            after = Some(last.id.clone());
-            walk.look(table, rows).await?;
+        match question.since {
+            Some(since) => walk.since(table, since).await?,
+            None => walk.all(table).await?,
         }
     }
     walk.unsent().await?;
-    walk.balance.unbalanced = question.books.unbalanced(i32::MAX).await?;
+    walk.rejected().await?;
+    walk.balance.unbalanced = question.books.unbalanced().await?;
     walk.balance.findings.sort();
     Ok(walk.balance)
 }
@@ -222,6 +223,31 @@ struct Decided {
 }
 
 impl Walk<'_> {
+    async fn all(&mut self, table: Table) -> Result<(), LedgerError> {
+        let mut after: Option<String> = None;
+        loop {
+            let rows = self.question.books.page(table, after.as_deref(), PAGE).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = Some(last.id.clone());
+            self.look(table, rows).await?;
+        }
+    }
+
+    async fn since(&mut self, table: Table, since: Timestamp) -> Result<(), LedgerError> {
+        let mut after = None;
+        loop {
+            let books = &self.question.books;
+            let (rows, ended) = books
+                .recent(table, since.as_millisecond(), after.as_ref(), PAGE)
+                .await?;
+            if ended.is_none() {
+                return Ok(());
+            }
+            after = ended;
+            self.look(table, rows).await?;
+        }
+    }
+
     async fn look(&mut self, table: Table, rows: Vec<LedgerRow>) -> Result<(), LedgerError> {
         self.balance.rows += rows.len();
         let mut decided = Vec::new();
@@ -281,6 +307,9 @@ impl Walk<'_> {
                 },
                 other => other,
             };
+            if verdict == Verdict::NotOurs && one.age_ms.is_none() {
+                self.balance.without_time += 1;
+            }
             let Some(place) = Place::of(verdict, state, is_dead, one.age_ms, question.grace_ms) else {
                 continue;
             };
@@ -305,6 +334,9 @@ impl Walk<'_> {
         };
         let ledger = &*self.question.ledger;
         for (consumer, effects) in missing {
+            if self.balance.stopped.is_some() {
+                return Ok(());
+            }
             let borrowed: Vec<&Effect> = effects.iter().collect();
             let announcements = match effects.first().map(Way::of) {
                 Some(Way::Tiers) => ledger.evaluate_tiers(&borrowed).await?,
@@ -314,15 +346,11 @@ impl Walk<'_> {
                     let mark = format!("r{}", self.question.now.as_millisecond());
                     let effects: Vec<Effect> = effects.into_iter().map(|effect| effect.marked(&mark)).collect();
                     let sent = outbox.send(consumer, &effects).await;
-                    self.balance.redelivered += sent.accepted;
-                    for (key, detail) in sent.rejected {
-                        self.find("rejected", Some(consumer), key, Some(detail));
-                    }
-                    self.balance.stopped = sent.stopped.or(self.balance.stopped.take());
+                    self.sent(consumer, sent);
                     continue;
                 }
             };
-            self.balance.redelivered += borrowed.len();
+            self.balance.evaluated += borrowed.len();
             self.announce(&announcements).await?;
         }
         Ok(())
@@ -333,31 +361,47 @@ impl Walk<'_> {
             return Ok(());
         };
         for consumer in [Consumer::Tier, Consumer::Mission] {
-            let of_it = announcements.iter().filter(|one| announcer(one) == consumer);
+            let of_it = announcements.iter().filter(|one| announcer(&one.name) == consumer);
             let of_it: Vec<&Announcement> = of_it.collect();
-            if !of_it.is_empty() && self.question.consumers.contains(&consumer) {
-                let sent = outbox.announce(&*self.question.ledger, consumer, &of_it).await?;
-                for (key, detail) in sent.rejected {
-                    self.find("rejected", Some(consumer), key, Some(detail));
-                }
-                self.balance.stopped = sent.stopped.or(self.balance.stopped.take());
+            let is_asked = !of_it.is_empty() && self.question.consumers.contains(&consumer);
+            if is_asked && self.balance.stopped.is_none() {
+                let mut sent = outbox.announce(&*self.question.ledger, consumer, &of_it).await?;
+                // They are marked, and found with those that were rejected before.
+                sent.rejected.clear();
+                self.sent(consumer, sent);
             }
         }
         Ok(())
     }
 
+    fn sent(&mut self, consumer: Consumer, sent: Sent) {
+        self.balance.redelivered += sent.accepted;
+        for (key, detail) in sent.rejected.into_iter().chain(sent.unknown) {
+            self.find("rejected", Some(consumer), key, Some(detail));
+        }
+        // What the target does not take now it takes of no later page either.
+        self.balance.stopped = sent.stopped;
+    }
+
     async fn unsent(&mut self) -> Result<(), LedgerError> {
         let unsent = self.question.books.unsent(UNSENT_S, MOST_ANNOUNCEMENTS).await?;
         for announcement in &unsent {
-            let consumer = announcer(announcement);
+            let consumer = announcer(&announcement.name);
             if self.question.consumers.contains(&consumer) {
                 self.balance.counts.entry(consumer.name()).or_default().unsent += 1;
                 self.find("unsent", Some(consumer), announcement.id.to_string(), None);
             }
         }
-        if self.question.redeliver.is_some() {
-            self.balance.redelivered += unsent.len();
-            self.announce(&unsent).await?;
+        self.announce(&unsent).await
+    }
+
+    /// Rejected before, and noted nowhere else.
+    async fn rejected(&mut self) -> Result<(), LedgerError> {
+        for rejected in self.question.books.rejected().await? {
+            let consumer = announcer(&rejected.name);
+            if self.question.consumers.contains(&consumer) {
+                self.find("rejected", Some(consumer), rejected.id, Some(rejected.reason));
+            }
         }
         Ok(())
     }

@@ -16,6 +16,16 @@ use crate::consumers::{Consumer, Decision, Effect, Rules};
 use crate::postgres::{Books, EffectState, Ledger, LedgerError, LedgerRow, MemberState, Noted};
 use crate::rows::Table;
 
+/// Who is asked, and as of when.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub books: &'a Books,
+    pub ledger: &'a dyn Ledger,
+    pub rules: &'a Rules,
+    pub consumers: &'a [Consumer],
+    pub now: Timestamp,
+}
+
 /// A row and everything known of it.
 #[derive(Debug, Serialize)]
 pub struct RowDossier {
@@ -64,7 +74,7 @@ pub struct MemberDossier {
     pub state: MemberState,
     /// Everything that is not settled, and every mission.
     pub effects: Vec<Known>,
-    /// Those that nobody has sent yet.
+    /// Those that were not sent: not yet, or never, as they were rejected.
     pub announcements: Vec<Noted>,
 }
 
@@ -76,35 +86,34 @@ pub struct Known {
     pub state: EffectState,
 }
 
+impl std::fmt::Debug for Asked<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asked").finish_non_exhaustive()
+    }
+}
+
 /// The rows with this id, table by table.
 ///
 /// # Errors
 /// The database fails.
-pub async fn rows(
-    books: &Books,
-    ledger: &dyn Ledger,
-    rules: &Rules,
-    tables: &[Table],
-    id: &str,
-    now: Timestamp,
-) -> Result<Vec<RowDossier>, LedgerError> {
+pub async fn rows(asked: &Asked<'_>, tables: &[Table], id: &str) -> Result<Vec<RowDossier>, LedgerError> {
     let mut found = Vec::new();
     for table in tables {
-        for row in books.rows_of(*table, &[id]).await? {
-            found.push(of_row(books, ledger, rules, *table, &row, now).await?);
+        for row in asked.books.rows_of(*table, &[id]).await? {
+            found.push(of_row(asked, *table, &row).await?);
         }
     }
     Ok(found)
 }
 
-async fn of_row(
-    books: &Books,
-    ledger: &dyn Ledger,
-    rules: &Rules,
-    table: Table,
-    row: &LedgerRow,
-    now: Timestamp,
-) -> Result<RowDossier, LedgerError> {
+async fn of_row(asked: &Asked<'_>, table: Table, row: &LedgerRow) -> Result<RowDossier, LedgerError> {
+    let Asked {
+        books,
+        ledger,
+        rules,
+        consumers,
+        now,
+    } = *asked;
     let mut image: BTreeMap<String, Box<RawValue>> = serde_json::from_str(&row.image).unwrap_or_default();
     image.retain(|name, _| columns(table).contains(&name.as_str()));
     let mut dossier = RowDossier {
@@ -122,7 +131,7 @@ async fn of_row(
         }
     };
     let age_ms = newest_ms(&change.row).map(|newest_ms| row.read_at_ms.saturating_sub(newest_ms));
-    for consumer in Consumer::ALL.into_iter().filter(|consumer| consumer.reads(table)) {
+    for consumer in consumers.iter().copied().filter(|consumer| consumer.reads(table)) {
         let plain = |decision, reason, next: &str| Decided {
             consumer: consumer.name(),
             decision,
@@ -138,9 +147,25 @@ async fn of_row(
         };
         match decide(consumer, &change, rules, now) {
             Decision::Ignore(reason) => {
-                dossier
-                    .decisions
-                    .push(plain("ignore", reason.as_str(), "Nothing is to be done."));
+                let mut states = books.states_of_row(table, &row.id).await?;
+                states.retain(|state| settler(&state.kind) == Some(consumer));
+                if states.is_empty() {
+                    dossier
+                        .decisions
+                        .push(plain("ignore", reason.as_str(), "Nothing is to be done."));
+                }
+                for state in states {
+                    let next = format!(
+                        "Nothing is to be done about the row as it is now. {}",
+                        next(place_of(&state), &state)
+                    );
+                    dossier.decisions.push(Decided {
+                        effect_key: Some(state.effect_key.clone()),
+                        announcements: books.noted(&[&state.effect_key]).await?,
+                        effect: Some(state),
+                        ..plain("ignore", reason.as_str(), &next)
+                    });
+                }
             }
             Decision::Refuse(refusal) => {
                 let next = format!("Its record is in the dead letters: {refusal}.");
@@ -225,6 +250,17 @@ pub async fn member(books: &Books, merchant: &str, user: &str) -> Result<Option<
         effects: effects.collect(),
         announcements,
     }))
+}
+
+/// Whose fact this is, if it is one of a single row.
+fn settler(kind: &str) -> Option<Consumer> {
+    match kind {
+        "award" => Some(Consumer::Currency),
+        "mission_source" => Some(Consumer::Mission),
+        "grant" | "referral" => Some(Consumer::Reward),
+        "code" => Some(Consumer::Marketplace),
+        _ => None,
+    }
 }
 
 /// Where a fact stands by its own word, without its row.

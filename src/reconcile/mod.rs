@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumers::Consumer;
@@ -46,6 +47,8 @@ pub struct Reconciler {
     pub group: String,
     /// Names this process.
     pub owner: String,
+    /// Ends a pass behind the page that it is at: a number that was given to a heal is used.
+    pub shutdown: CancellationToken,
 }
 
 impl std::fmt::Debug for Reconciler {
@@ -87,21 +90,18 @@ impl Ended {
 }
 
 impl Reconciler {
-    /// A pass every ten minutes, until the shutdown.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// A pass every ten minutes, and whenever it is asked for, until the shutdown.
+    pub async fn run(self, asked: Arc<Notify>) {
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => break,
+                () = self.shutdown.cancelled() => break,
                 _ = ticks.tick() => {}
+                () = asked.notified() => tracing::info!("a pass of the reconciler is asked for"),
             }
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break,
-                ended = self.pass() => self.told(&ended),
-            }
+            self.told(&self.pass().await);
         }
         // Whoever comes next need not wait for its end.
         if let Err(error) = self.books.drop_lease(&self.lease(), &self.owner).await {

@@ -36,7 +36,7 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     pub kind: Kind,
-    /// The effect, or `<table>:<id>` of a row.
+    /// The effect, `<table>:<id>` of a row, or the table.
     pub subject: String,
 }
 
@@ -46,7 +46,7 @@ pub enum Kind {
     Exhausted,
     /// Inngest will never take it.
     Rejected,
-    /// The row cannot be read, or the database cannot work on it.
+    /// The row cannot be read, or the database cannot work on it; or on what of a table a pass looks at.
     Unreadable,
     /// An effect whose row is gone.
     RowGone,
@@ -113,7 +113,11 @@ enum Because<'a> {
 
 pub(super) async fn run(reconciler: &Reconciler, consumers: Vec<Consumer>) -> Result<Report, LedgerError> {
     // A program that was not read yet would look like none.
-    let rules = reconciler.ports.rules.newer_than(Instant::now()).await;
+    let rules = tokio::select! {
+        biased;
+        () = reconciler.shutdown.cancelled() => return Ok(Report::default()),
+        rules = reconciler.ports.rules.newer_than(Instant::now()) => rules,
+    };
     let mut pass = Pass {
         reconciler,
         outbox: Outbox::from(&reconciler.ports),
@@ -136,25 +140,39 @@ impl Pass<'_> {
         self.reconciler.ports.telemetry.overdue(self.report.overdue);
         let unsent = self.reconciler.books.unsent(UNSENT_S, MAX_SENT).await?;
         self.announce(&unsent).await?;
-        self.suspects().await?;
+        let looked = self.suspects().await;
+        self.survive("effects", looked)?;
         for table in self.tables() {
-            let since_ms = self.now.as_millisecond().saturating_sub(WINDOW_MS);
-            let mut after: Option<String> = None;
-            loop {
-                if !self.reconciler.keep_lease().await? {
-                    return Ok(());
-                }
-                let books = &self.reconciler.books;
-                let rows = books.page(table, after.as_deref(), Some(since_ms), PAGE).await?;
-                let Some(last) = rows.last() else { break };
-                after = Some(last.id.clone());
-                self.look(table, rows, Because::New).await?;
-            }
+            let looked = self.window(table).await;
+            self.survive(table.name(), looked)?;
         }
         for table in self.tables() {
-            self.roll(table).await?;
+            let looked = self.roll(table).await;
+            self.survive(table.name(), looked)?;
         }
         Ok(())
+    }
+
+    /// What the database cannot answer of one table is told, and keeps the others from nothing.
+    fn survive(&mut self, table: &str, looked: Result<(), LedgerError>) -> Result<(), LedgerError> {
+        match looked {
+            Err(error @ (LedgerError::Rejected(_) | LedgerError::TooLong(_) | LedgerError::Unknown(_))) => {
+                tracing::warn!(table, %error, "the database cannot give what is to be looked at");
+                self.find(Kind::Unreadable, table.to_owned());
+                Ok(())
+            }
+            Err(error @ (LedgerError::Unavailable(_) | LedgerError::Configuration(_))) => Err(error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Between pages: nobody wants the process to end, and nobody else has begun.
+    async fn goes_on(&self) -> Result<bool, LedgerError> {
+        Ok(!self.is_ending() && self.reconciler.keep_lease().await?)
+    }
+
+    fn is_ending(&self) -> bool {
+        self.reconciler.shutdown.is_cancelled()
     }
 
     fn tables(&self) -> Vec<Table> {
@@ -184,18 +202,38 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// What is new.
+    async fn window(&mut self, table: Table) -> Result<(), LedgerError> {
+        let since_ms = self.now.as_millisecond().saturating_sub(WINDOW_MS);
+        let mut after = None;
+        while self.goes_on().await? {
+            let books = &self.reconciler.books;
+            let (rows, ended) = books.recent(table, since_ms, after.as_ref(), PAGE).await?;
+            if ended.is_none() {
+                break;
+            }
+            after = ended;
+            self.look(table, rows, Because::New).await?;
+        }
+        Ok(())
+    }
+
     /// A few pages of the whole ledger; the next pass goes on behind them.
     async fn roll(&mut self, table: Table) -> Result<(), LedgerError> {
         let name = format!("reconciler:{}:{table}", self.reconciler.group);
         let books = &self.reconciler.books;
         let mut after = books.bookmark(&name).await?;
         for _ in 0..ROLLING_PAGES {
-            if !self.reconciler.keep_lease().await? {
+            if !self.goes_on().await? {
                 return Ok(());
             }
-            let rows = books.page(table, after.as_deref(), None, PAGE).await?;
+            let rows = books.page(table, after.as_deref(), PAGE).await?;
             after = rows.last().map(|row| row.id.clone());
             self.look(table, rows, Because::Turn).await?;
+            if self.is_ending() {
+                // Perhaps not all of it was looked at.
+                return Ok(());
+            }
             books.turn_page(&name, after.as_deref()).await?;
             if after.is_none() {
                 break;
@@ -238,7 +276,7 @@ impl Pass<'_> {
         let mut parts: VecDeque<Range<usize>> = starts
             .map(|start| start..(start + size).min(candidates.len()))
             .collect();
-        while let Some(part) = parts.pop_front() {
+        while let Some(part) = parts.pop_front().filter(|_| !self.is_ending()) {
             let chosen = candidates.get(part.clone()).unwrap_or_default();
             match self.settle(chosen, because).await {
                 Err(LedgerError::Rejected(_) | LedgerError::TooLong(_) | LedgerError::Unknown(_)) if part.len() > 1 => {
@@ -297,10 +335,12 @@ impl Pass<'_> {
         let planned = books.plan_heals(&effects).await?;
         let mut due: BTreeMap<Consumer, Vec<Effect>> = BTreeMap::new();
         for (candidate, heal) in missing.iter().zip(planned) {
-            match heal {
+            match heal.number {
                 0 => {}
-                1.. => {
-                    let effect = candidate.effect.clone().marked(&format!("h{heal}"));
+                number @ 1.. => {
+                    // Missed once more after it was in order, it has other ids: Inngest knows these for a day.
+                    let mark = format!("{}#h{number}", heal.missed_ms);
+                    let effect = candidate.effect.clone().marked(&mark);
                     due.entry(candidate.consumer).or_default().push(effect);
                 }
                 _ => self.find(Kind::Exhausted, candidate.effect.key.to_string()),
@@ -381,7 +421,7 @@ impl Pass<'_> {
     async fn announce(&mut self, announcements: &[Announcement]) -> Result<(), LedgerError> {
         let mut by_consumer: BTreeMap<Consumer, Vec<&Announcement>> = BTreeMap::new();
         for announcement in announcements {
-            let consumer = announcer(announcement);
+            let consumer = announcer(&announcement.name);
             if self.consumers.contains(&consumer) {
                 by_consumer.entry(consumer).or_default().push(announcement);
             }
@@ -403,7 +443,7 @@ impl Pass<'_> {
 
     /// What was not accepted.
     fn note(&mut self, consumer: Consumer, sent: Sent) {
-        for (key, detail) in sent.rejected {
+        for (key, detail) in sent.rejected.into_iter().chain(sent.unknown) {
             tracing::warn!(effect = key, detail, "rejected");
             self.find(Kind::Rejected, key);
         }

@@ -26,11 +26,13 @@ pub struct Outbox {
 /// What became of what was to be sent.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// How many met their end, from the first on.
+    /// How many met their end, from the first on; of announcements only those that are not tried again.
     pub ended: usize,
     pub accepted: usize,
     /// Effect keys or ids that will never be accepted, and why.
     pub rejected: Vec<(String, String)>,
+    /// The same of those whose answer is nobody's to understand.
+    pub unknown: Vec<(String, String)>,
     /// Why the rest was not tried: the target does not take anything now.
     pub stopped: Option<String>,
 }
@@ -96,12 +98,8 @@ impl Outbox {
         let mut sent = Sent {
             ended: effects.len(),
             accepted: confirmed.len(),
-            rejected: answered
-                .rejected
-                .iter()
-                .chain(&answered.unknown)
-                .filter_map(named)
-                .collect(),
+            rejected: answered.rejected.iter().filter_map(named).collect(),
+            unknown: answered.unknown.iter().filter_map(named).collect(),
             stopped: answered.stopped,
         };
         if sent.stopped.is_some() {
@@ -151,14 +149,14 @@ impl Outbox {
                 rejected.push((announcement.effect_key.to_string(), detail));
             }
         }
-        // Not marked: it is tried again.
-        for (place, detail) in answered.unknown {
-            rejected.extend(of(place).map(|announcement| (announcement.effect_key.to_string(), detail)));
-        }
+        let unknown = answered.unknown.into_iter();
+        let unknown = unknown.filter_map(|(place, detail)| Some((of(place)?.effect_key.to_string(), detail)));
         Ok(Sent {
+            // What is unknown is not marked: it is tried again, and takes nobody's room.
             ended: ids.len().saturating_add(rejected.len()),
             accepted: ids.len(),
             rejected,
+            unknown: unknown.collect(),
             stopped: answered.stopped,
         })
     }
@@ -195,8 +193,8 @@ impl Outbox {
 }
 
 /// Whose announcement it is.
-pub(super) fn announcer(announcement: &Announcement) -> Consumer {
-    if announcement.name.starts_with("loyalty/mission") {
+pub(super) fn announcer(name: &str) -> Consumer {
+    if name.starts_with("loyalty/mission") {
         Consumer::Mission
     } else {
         Consumer::Tier

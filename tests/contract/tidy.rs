@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crm_event_processors::config;
+use crm_event_processors::inngest::event::ANNOUNCED_V;
 use crm_event_processors::telemetry::names;
 
 const LONGEST: usize = 600;
@@ -254,6 +255,17 @@ fn the_deployed_worker_is_not_probed_and_its_dedupe_store_never_evicts() {
         said("maxShutdownDelaySeconds: 60"),
         "longer than a drain and a last commit"
     );
+}
+
+/// The worker and the workflows send the same announcements, under the same ids.
+#[test]
+fn an_announcement_has_one_version_whoever_sends_it() {
+    let workflows = read("workflows/src/functions/context.ts");
+    let versions: Vec<&str> = workflows
+        .lines()
+        .filter_map(|line| line.strip_prefix("const EVENT_VERSION = \"")?.strip_suffix("\";"))
+        .collect();
+    assert_eq!(versions, [ANNOUNCED_V]);
 }
 
 #[test]

@@ -126,3 +126,17 @@ fn keys_and_values_that_are_no_text_come_as_base64() {
         "{shown}"
     );
 }
+
+#[test]
+fn one_thing_is_explained_at_a_time() {
+    for subjects in [
+        ["--purchase=p", "--claim=c"],
+        ["--code=c", "--member=m:u"],
+        ["letters.jsonl", "--referral=r"],
+    ] {
+        let output = explain(&subjects, b"");
+        assert_eq!(output.status.code(), Some(64), "{subjects:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains("cannot be used with"), "{said}");
+    }
+}

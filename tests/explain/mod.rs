@@ -66,7 +66,7 @@ fn lines_of(name: &str, numbers: &[usize]) -> String {
 }
 
 fn a_few_of_each_kind() -> String {
-    let mut input = lines_of("purchase_stream.jsonl", &[0, 1, 3, 5, 6]);
+    let mut input = lines_of("purchase_stream.jsonl", &[0, 1, 3, 5, 9]);
     input.push_str(&lines_of("other_ledgers.jsonl", &[0, 2]));
     input.push_str(&lines_of("control.jsonl", &[0, 6]));
     input.push_str("{\"op\":\n");

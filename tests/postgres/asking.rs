@@ -92,6 +92,13 @@ async fn books_that_balance_exit_0_and_every_way_of_not_doing_so_is_found() {
         "rules": {"metric": "spend", "window": {"kind": "lifetime"}, "time_zone": "UTC", "timing": "immediate",
             "ladder": [{"name": "silver", "threshold": "150"}]}, "triggers": []}]);
     db.own.announcing("evaluate_tiers", &element).await;
+    // What an application writes under a purchase on its own account is no award.
+    db.own
+        .run(
+            "insert into wallet_ledger (user_id, merchant_id, amount, kind, source_type, source_id, created_at) values
+                 ('u-1', 'm-1', -100, 'expire', 'purchase', 'settled', now()), ('u-1', 'm-1', -5, 'spend', 'purchase', 'paid', now())",
+        )
+        .await;
     let (code, balance) = reconcile(&db).await;
     assert_eq!(
         (code, &balance["findings"], &balance["unbalanced"]),
@@ -276,6 +283,96 @@ async fn a_member_is_explained_with_points_tier_and_what_is_not_settled() {
     let ran = ask(&db, &["explain", "m-1:u-1"], &[]).await;
     assert_eq!(ran.code, 0, "{}", ran.err);
     insta::assert_snapshot!("member", without_times(&ran.out));
+    db.done().await;
+}
+
+#[tokio::test]
+async fn an_announcement_that_was_rejected_is_found_and_explained_until_somebody_dealt_with_it() {
+    let db = database().await;
+    settled(&db, "p").await;
+    let element = json!([{"merchant_id": "m-1", "user_id": "u-1", "effect_key": "tier:m-1:u-1", "program_rev": 1, "as_of_ms": super::TS_MS,
+        "rules": {"metric": "spend", "window": {"kind": "lifetime"}, "time_zone": "UTC", "timing": "immediate",
+            "ladder": [{"name": "silver", "threshold": "50"}]}, "triggers": []}]);
+    db.own.announcing("evaluate_tiers", &element).await;
+    let id = "tier:m-1:u-1:upgraded:1";
+    db.own
+        .run(&format!(
+            "select crm_events.announcement_rejected('{id}', '400 too old')"
+        ))
+        .await;
+    let (code, balance) = reconcile(&db).await;
+    assert_eq!(
+        (code, &balance["findings"]),
+        (
+            1,
+            &json!([{"kind": "rejected", "consumer": "tier", "subject": id, "detail": "400 too old"}])
+        )
+    );
+    let ran = ask(&db, &["explain", "--member", "m-1:u-1"], &[]).await;
+    let line = format!("announced: loyalty/tier.upgraded {id}, rejected, and never sent: 400 too old");
+    assert!(ran.out.contains(&line), "{}", ran.out);
+    db.own.run(&format!("select crm_events.announced(array['{id}'])")).await;
+    assert_eq!(reconcile(&db).await.0, 0);
+    db.done().await;
+}
+
+#[tokio::test]
+async fn a_row_that_leads_to_nothing_any_more_is_explained_with_what_it_led_to() {
+    let db = database().await;
+    db.own
+        .run("insert into codes values ('c-1', 'SECRET-CODE', 'm-1', 'redeemed', 'u-1', '2026-01-15T10:00:00Z')")
+        .await;
+    let event = json!({"effect_key": "code:c-1", "code_id": "c-1", "merchant_id": "m-1", "user_id": "u-1", "as_of_ms": super::TS_MS,
+        "redeemed_at": "2026-01-15T10:00:00Z", "reason": "redeemed",
+        "basis": {"merchant_id": "m-1", "user_id": "u-1", "status": "redeemed", "redeemed_at": "2026-01-15T10:00:00Z"}});
+    assert_eq!(db.own.call("settle_code", &event).await["outcome"], "fulfilled");
+    db.own.run("update codes set status = 'void'").await;
+    let ran = ask(&db, &["explain", "--code", "c-1"], &[]).await;
+    for part in [
+        "ignore   void",
+        "effect      code:c-1",
+        "settled, target 1, booked 1",
+        "Nothing is to be done about the row as it is now. Settled at ",
+    ] {
+        assert!(ran.out.contains(part), "{part} is not in {}", ran.out);
+    }
+    db.done().await;
+}
+
+#[tokio::test]
+async fn an_id_is_explained_for_the_consumers_that_are_asked_for() {
+    let db = database().await;
+    settled(&db, "p").await;
+    let arguments = ["explain", "--purchase", "p", "--consumers", "tier", "--format", "json"];
+    let ran = ask(&db, &arguments, &[]).await;
+    let answer: Value = serde_json::from_str(&ran.out).expect("JSON");
+    let decisions = answer["rows"][0]["decisions"].as_array().expect("decisions");
+    assert_eq!(
+        super::counted(decisions.iter().filter_map(|one| one["consumer"].as_str())),
+        [("tier", 1)].into()
+    );
+    db.done().await;
+}
+
+#[tokio::test]
+async fn claims_and_codes_without_a_time_are_counted_as_older_than_the_cut_off() {
+    let db = database().await;
+    db.own
+        .run(
+            "update crm_events.settings set value = '2099-01-01T00:00:00Z' where name = 'effective_from';
+             insert into mission_claims values ('c', 'u-1', 'm-1', 'spend', 'claimed', null, null);
+             insert into codes values ('k', 'x', 'm-1', 'redeemed', 'u-1', null), ('free', 'y', 'm-1', 'issued', null, null)",
+        )
+        .await;
+    let (code, balance) = reconcile(&db).await;
+    assert_eq!((code, &balance["without_time"]), (0, &json!(2)), "{balance}");
+    let ran = ask(&db, &["reconcile"], &[]).await;
+    assert!(
+        ran.out
+            .contains("2 claims and codes have no time, and nothing is known of them"),
+        "{}",
+        ran.out
+    );
     db.done().await;
 }
 

@@ -322,6 +322,37 @@ async fn a_change_of_user_after_booking_books_nothing_and_asks_for_a_review() {
 }
 
 #[tokio::test]
+async fn a_change_of_merchant_after_booking_books_nothing_and_asks_for_a_review() {
+    let db = Database::new().await;
+    converge(&db, &Purchase::new("p"), 100, "unlimited").await;
+    let at = |merchant: &str| Purchase {
+        merchant: merchant.to_owned(),
+        ..Purchase::new("p")
+    };
+    for points in [40, 100] {
+        assert_eq!(
+            converge(&db, &at("m-2"), points, "unlimited").await,
+            ("review".to_owned(), 0)
+        );
+    }
+    let entries = "select merchant_id, amount from wallet_ledger";
+    assert_eq!(
+        db.own.rows(entries).await,
+        [json!({"merchant_id": "m-1", "amount": 100})]
+    );
+    let back = at("m-1").refunded("60", "partially_refunded");
+    assert_eq!(converge(&db, &back, 40, "unlimited").await, ("settled".to_owned(), -60));
+    // Nothing is booked any more, so there is nothing left to move.
+    let none = at("m-1").refunded("100", "refunded");
+    converge(&db, &none, 0, "unlimited").await;
+    assert_eq!(
+        converge(&db, &at("m-2"), 7, "unlimited").await,
+        ("settled".to_owned(), 7)
+    );
+    db.done().await;
+}
+
+#[tokio::test]
 async fn at_an_equal_basis_a_lower_revision_of_the_rules_is_ignored() {
     let db = Database::new().await;
     let purchase = Purchase::new("p");

@@ -249,3 +249,60 @@ async fn a_database_that_is_away_or_refuses_us_is_told_apart_and_nothing_secret_
     assert!(!ran.err.contains("crm:crm"), "{}", ran.err);
     db.done().await;
 }
+
+/// A wallet whose application keeps balances beside it.
+const HOOKED: &str = "
+    create table balances (user_id text primary key, points bigint not null);
+    create function keep_balance() returns trigger language plpgsql as $$ begin
+        insert into balances values (new.user_id, new.amount)
+        on conflict (user_id) do update set points = balances.points + excluded.points;
+        return new;
+    end $$;
+    create function entry_id() returns text language sql as $$ select 'e-' || gen_random_uuid() $$;
+    create table wallet_ledger (id text primary key default entry_id(), user_id text, merchant_id text, amount bigint, kind text,
+        source_type text, source_id text, created_at timestamptz);
+    create trigger balance after insert on wallet_ledger for each row execute function keep_balance();
+    create trigger guard before delete on wallet_ledger for each row execute function keep_balance();";
+
+#[tokio::test]
+async fn what_would_not_find_its_tables_when_points_are_booked_is_named() {
+    let (_, config) = empty_database().await;
+    let session = connect(&config).await;
+    session.run(HOOKED).await;
+    let ran = migrate(&config, &["--format", "json"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let report: Value = serde_json::from_str(&ran.out).expect("JSON");
+    let warnings: Vec<&str> = report["warnings"]
+        .as_array()
+        .expect("warnings")
+        .iter()
+        .map(|one| one.as_str().expect("a text"))
+        .collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("wallet_ledger: default of column id calls public.entry_id,"),
+        "{warnings:?}"
+    );
+    assert!(
+        warnings[1].starts_with("wallet_ledger: trigger balance calls public.keep_balance,"),
+        "{warnings:?}"
+    );
+    // It is so, and what the warning says helps.
+    let purchase = Purchase::new("p");
+    session.run(&purchase.sql()).await;
+    let event = purchase.scheduled(5, super::CREATED, "unlimited");
+    session.call("apply_award", &event).await;
+    let settle = "select crm_events.settle_award('award:p')";
+    assert_eq!(session.refusal(settle).await, "42P01");
+    session
+        .run(
+            "alter function keep_balance() set search_path = public, pg_temp; \
+             alter function entry_id() set search_path = public, pg_temp",
+        )
+        .await;
+    session.run(settle).await;
+    assert_eq!(session.text("select points::text from balances").await, "5");
+    let ran = migrate(&config, &[]).await;
+    assert_eq!(ran.out, "nothing to apply: the schema is that of this binary\n");
+    drop_database(&config).await;
+}

@@ -312,3 +312,52 @@ async fn a_batch_with_several_changes_of_many_rows_is_told_once_a_mission() {
     );
     db.done().await;
 }
+
+#[tokio::test]
+async fn an_announcement_has_the_time_of_the_rows_that_led_to_it() {
+    let db = Database::new().await;
+    let january: &[Share<'_>] = &[("spend", "2026-01", "100", "500")];
+    let mut batch = Vec::new();
+    for (number, user) in [(0, "u-1"), (1, "u-1"), (2, "u-2"), (3, "u-3")] {
+        let purchase = Purchase::new(&format!("p{number}")).of(user);
+        db.own.run(&purchase.sql()).await;
+        let mut one = element(&purchase, 1, january);
+        one["as_of_ms"] = json!(TS_MS + number);
+        batch.push(one);
+    }
+    // Of an older state: it leads to nothing.
+    batch[3]["basis"]["final_amount"] = json!("1");
+    let told = |announcements: &[Value]| {
+        let data = announcements.iter().map(|one| &one["data"]);
+        let mut told: Vec<(String, i64)> = data
+            .map(|data| {
+                (
+                    data["user_id"].as_str().expect("a user").to_owned(),
+                    data["as_of_ms"].as_i64().expect("a time"),
+                )
+            })
+            .collect();
+        told.sort();
+        told
+    };
+    let answer = recorded(&db, &batch).await;
+    assert_eq!(
+        told(&answer),
+        [("u-1".to_owned(), TS_MS + 1), ("u-2".to_owned(), TS_MS + 2)]
+    );
+    assert!(
+        answer.iter().all(|one| one["ts_ms"] == one["data"]["as_of_ms"]),
+        "{answer:?}"
+    );
+    // A row that moves is what happened to whom it left, too; who is only in the same batch has his own time.
+    let moved = Purchase::new("p0").of("u-4");
+    let fourth = Purchase::new("p4").of("u-2");
+    db.own.run(&moved.sql()).await;
+    db.own.run(&fourth.sql()).await;
+    let mut batch = [element(&moved, 1, january), element(&fourth, 1, january)];
+    batch[0]["as_of_ms"] = json!(TS_MS + 20);
+    batch[1]["as_of_ms"] = json!(TS_MS + 30);
+    let expected = [("u-1", 20), ("u-2", 30), ("u-4", 20)].map(|(user, later)| (user.to_owned(), TS_MS + later));
+    assert_eq!(told(&recorded(&db, &batch).await), expected);
+    db.done().await;
+}

@@ -8,7 +8,9 @@ mod grants;
 mod identities;
 mod migrate;
 mod missions;
+mod months;
 mod notes;
+mod passes;
 mod programs;
 mod racing;
 mod racing_members;
@@ -126,9 +128,17 @@ async fn template(ids: Ids) -> &'static str {
 /// Not `with (force)`: that is refused while the server's own vacuum looks at the database, which this waits for.
 async fn drop_database(name: &str) {
     let session = connect(&server()).await;
-    let ours = "select pg_terminate_backend(pid) from pg_stat_activity where usename = current_user and datname =";
+    // Of the owner, and of the logins that a test made.
+    let ours =
+        "select pg_terminate_backend(pid) from pg_stat_activity where pg_has_role(usesysid, 'member') and datname =";
     session.run(&format!("{ours} '{name}'")).await;
     session.run(&format!("drop database {name}")).await;
+}
+
+/// Logins that a test made for its database, once that is gone.
+pub(crate) async fn drop_logins(names: &[String]) {
+    let session = connect(&server()).await;
+    session.run(&format!("drop role {}", names.join(", "))).await;
 }
 
 impl Database {
@@ -380,7 +390,7 @@ impl Purchase {
             "insert into purchase_ledger (id, user_id, merchant_id, final_amount, refunded_amount, status, earn_currency, \
              created_at, completed_at) values ('{id}', '{user}', '{merchant}', {amount}, {refunded}, '{status}', true, \
              '{created_at}', {completed_at}) \
-             on conflict (id) do update set user_id = excluded.user_id, final_amount = excluded.final_amount, \
+             on conflict (id) do update set user_id = excluded.user_id, merchant_id = excluded.merchant_id, final_amount = excluded.final_amount, \
              refunded_amount = excluded.refunded_amount, status = excluded.status, created_at = excluded.created_at, \
              completed_at = excluded.completed_at"
         )

@@ -299,3 +299,71 @@ async fn seeding_settles_what_the_wallet_knows_and_leaves_the_rest_open() {
     assert_eq!(db.own.rows(open).await, Vec::<Value>::new());
     db.done().await;
 }
+
+#[tokio::test]
+async fn what_was_spent_or_expired_under_a_purchase_is_not_taken_for_its_award() {
+    let db = Database::new().await;
+    for id in ["expired", "paid"] {
+        db.own.run(&Purchase::new(id).sql()).await;
+    }
+    db.own
+        .run(
+            "insert into wallet_ledger (user_id, merchant_id, amount, kind, source_type, source_id, created_at) values \
+             ('u-1', 'm-1', 100, 'earn', 'purchase', 'expired', now()), ('u-1', 'm-1', -100, 'expire', 'purchase', 'expired', now()), \
+             ('u-1', 'm-1', -500, 'spend', 'purchase', 'paid', now())",
+        )
+        .await;
+    let seed = "select settled, open from crm_events.seed_effects('2026-06-01T00:00:00Z')";
+    assert_eq!(db.own.rows(seed).await, [json!({"settled": 1, "open": 1})]);
+    // What expired was awarded all the same, so that a refund takes back and earns nothing.
+    let refund = Purchase::new("expired").refunded("30", "partially_refunded");
+    settle(&db, &refund, 70).await;
+    settle(&db, &Purchase::new("paid"), 100).await;
+    let entries =
+        "select amount, kind, source_id from wallet_ledger where amount in (-30, 100) order by kind, source_id";
+    assert_eq!(
+        db.own.rows(entries).await,
+        [
+            json!({"amount": -30, "kind": "clawback", "source_id": "expired"}),
+            json!({"amount": 100, "kind": "earn", "source_id": "expired"}),
+            json!({"amount": 100, "kind": "earn", "source_id": "paid"}),
+        ]
+    );
+    assert_eq!(
+        db.own.text("select count(*)::text from wallet_ledger").await,
+        "5",
+        "and nothing else was booked"
+    );
+    db.done().await;
+}
+
+#[tokio::test]
+async fn a_row_that_is_again_as_it_was_applied_is_dead_no_longer_though_older_rules_say_so() {
+    for settled in [true, false] {
+        let db = Database::new().await;
+        let purchase = Purchase::new("p");
+        let due = if settled { DUE } else { "2100-01-01T00:00:00Z" };
+        db.own.run(&purchase.sql()).await;
+        let mut newer = purchase.scheduled(100, due, "unlimited");
+        newer["program_rev"] = json!(2);
+        db.own.call("apply_award", &newer).await;
+        db.own.settle("settle_award", "award:p").await;
+        let broken = Purchase::new("p").worth("1");
+        db.own.run(&broken.sql()).await;
+        let mut letter = broken.record(1, None, 2);
+        letter["reason"] = json!("points_overflow");
+        db.own.call_nothing("mark_dead", &json!([letter])).await;
+        assert_eq!(db.own.effect("award:p").await["state"], "dead");
+        db.own.run(&purchase.sql()).await;
+        let older = purchase.scheduled(50, due, "unlimited");
+        assert_eq!(db.own.call("apply_award", &older).await["outcome"], "outdated");
+        let effect = db.own.effect("award:p").await;
+        let state = if settled { "settled" } else { "pending" };
+        assert_eq!(
+            (&effect["state"], &effect["dead_basis"], &effect["dead_reason"]),
+            (&json!(state), &Value::Null, &Value::Null)
+        );
+        assert_eq!(db.own.standing(&purchase.record(50, Some(due), 1)).await, "equal");
+        db.done().await;
+    }
+}

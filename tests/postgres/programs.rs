@@ -127,3 +127,37 @@ async fn a_zone_that_nobody_knows_is_refused() {
     assert_eq!(refused, "22023");
     db.done().await;
 }
+
+#[tokio::test]
+async fn a_merchant_that_lived_under_the_default_begins_above_its_revision() {
+    let db = Database::new().await;
+    let version = |merchant: &str, rev: i64| {
+        format!(
+            "insert into crm_events.program_versions values ('{merchant}', {rev}, '2026-01-01', '{{\"refund_policy\": \"unlimited\"}}')"
+        )
+    };
+    db.own
+        .run("insert into crm_events.programs values ('*', 'UTC'), ('m-1', 'UTC'), ('m-new', 'UTC'), ('m-old', 'UTC')")
+        .await;
+    db.own.run(&version("m-old", 3)).await;
+    db.own.run(&version("*", 50)).await;
+    for (id, merchant, rev) in [("p", "m-1", 50), ("q", "m-old", 3)] {
+        let purchase = super::Purchase {
+            merchant: merchant.to_owned(),
+            ..super::Purchase::new(id)
+        };
+        db.own.run(&purchase.sql()).await;
+        let mut award = purchase.scheduled(100, "2026-01-20T00:00:00Z", "unlimited");
+        award["program_rev"] = json!(rev);
+        assert_eq!(db.own.call("apply_award", &award).await["outcome"], "applied");
+    }
+    for rev in [1, 50] {
+        assert_eq!(db.own.refusal(&version("m-1", rev)).await, REFUSED, "{rev}");
+    }
+    db.own.run(&version("m-1", 51)).await;
+    assert_eq!(db.own.refusal(&version("m-1", 2)).await, REFUSED, "nor afterwards");
+    // Whom nothing was decided for, and who never lived under the default, are free.
+    db.own.run(&version("m-new", 1)).await;
+    db.own.run(&version("m-old", 4)).await;
+    db.done().await;
+}

@@ -16,7 +16,7 @@ async fn acting_as(db: &Database, role: &str) -> Session {
 }
 
 #[tokio::test]
-async fn the_worker_calls_its_functions_and_reads_and_cannot_write_anything_itself() {
+async fn the_worker_calls_its_functions_and_reaches_no_ledger_itself() {
     let db = Database::new().await;
     db.own.run(&Purchase::new("p").sql()).await;
     let worker = acting_as(&db, "crm_worker").await;
@@ -34,7 +34,7 @@ async fn the_worker_calls_its_functions_and_reads_and_cannot_write_anything_itse
         "select * from crm_events.plan_heals('[]')",
         "select * from crm_events.unsent_announcements('1 minute', 5)",
         "select * from crm_events.suspect_effects(5)",
-        "select id from purchase_ledger",
+        "select * from crm_events.ledger_rows('codes', null, null, 5)",
         "select count(*) from crm_events.effects, crm_events.tier_history, crm_events.mission_sources",
     ] {
         worker.run(call).await;
@@ -51,6 +51,9 @@ async fn the_worker_calls_its_functions_and_reads_and_cannot_write_anything_itse
         1
     );
     for forbidden in [
+        "select code from codes",
+        "select id from purchase_ledger",
+        "select id from wallet_ledger",
         "update purchase_ledger set status = 'refunded'",
         "insert into wallet_ledger (user_id, merchant_id, amount, kind, created_at) values ('u', 'm', 1, 'earn', now())",
         "delete from wallet_ledger",
@@ -97,6 +100,7 @@ async fn the_workflows_settle_and_cannot_read_the_ledgers() {
         "insert into wallet_ledger (user_id, merchant_id, amount, kind, created_at) values ('u', 'm', 1, 'earn', now())",
         "select * from crm_events.evaluate_tiers('[]')",
         "select crm_events.effective_from('2026-01-01')",
+        "select crm_events.announcement_rejected('x', 'y')",
     ] {
         assert_eq!(workflows.refusal(forbidden).await, DENIED, "{forbidden}");
     }

@@ -96,11 +96,11 @@ async fn two_sweepers_take_different_effects() {
 #[tokio::test]
 async fn a_scheduled_upgrade_whose_run_was_lost_is_made_by_the_sweeper() {
     let db = Database::new().await;
-    db.own.run(&Purchase::new("p").sql()).await;
     let due_at = db
         .own
         .text("select crm_events.rfc3339(now() + interval '1 hour')")
         .await;
+    db.own.run(&Purchase::new("p").at(&due_at).sql()).await;
     let element = json!({"merchant_id": "m-1", "user_id": "u-1", "effect_key": "tier:m-1:u-1", "program_rev": 1,
         "as_of_ms": super::TS_MS, "rules": {"metric": "spend", "window": {"kind": "lifetime"}, "time_zone": "UTC",
             "timing": "start_of_next_month", "ladder": [{"name": "silver", "threshold": "1"}]},

@@ -4,24 +4,24 @@ use serde_json::{Value, json};
 
 use super::{Database, Purchase, TS_MS};
 
-const KEY: &str = "tier:m-1:u-1";
+pub(super) const KEY: &str = "tier:m-1:u-1";
 
 /// Spend, two steps, in Bangkok.
-fn rules(window: &Value, timing: &str) -> Value {
+pub(super) fn rules(window: &Value, timing: &str) -> Value {
     json!({"metric": "spend", "window": window, "time_zone": "Asia/Bangkok", "timing": timing,
         "ladder": [{"name": "silver", "threshold": "100"}, {"name": "gold", "threshold": "500.00"}]})
 }
 
-fn lifetime(timing: &str) -> Value {
+pub(super) fn lifetime(timing: &str) -> Value {
     rules(&json!({"kind": "lifetime"}), timing)
 }
 
 /// A trigger whose row was earned then.
-fn trigger(at: &str, due_at: Option<&str>, lowers: bool) -> Value {
+pub(super) fn trigger(at: &str, due_at: Option<&str>, lowers: bool) -> Value {
     json!({"table": "purchase_ledger", "row_id": "p", "version": "1", "op": "u", "at": at, "due_at": due_at, "lowers": lowers})
 }
 
-fn element(rules: &Value, rev: i64, triggers: &Value) -> Value {
+pub(super) fn element(rules: &Value, rev: i64, triggers: &Value) -> Value {
     json!({"merchant_id": "m-1", "user_id": "u-1", "effect_key": KEY, "program_rev": rev, "as_of_ms": TS_MS,
         "rules": rules, "triggers": triggers})
 }
@@ -31,13 +31,13 @@ async fn evaluate(db: &Database, rules: &Value, at: &str, lowers: bool) -> Vec<(
     evaluate_with(db, &element(rules, 1, &json!([trigger(at, None, lowers)]))).await
 }
 
-async fn evaluate_with(db: &Database, element: &Value) -> Vec<(String, String)> {
+pub(super) async fn evaluate_with(db: &Database, element: &Value) -> Vec<(String, String)> {
     let announcements = db.own.announcing("evaluate_tiers", &json!([element])).await;
     db.own.announced(&announcements).await;
     announcements.iter().map(said).collect()
 }
 
-fn said(announcement: &Value) -> (String, String) {
+pub(super) fn said(announcement: &Value) -> (String, String) {
     let name = announcement["name"]
         .as_str()
         .expect("a name")
@@ -48,16 +48,16 @@ fn said(announcement: &Value) -> (String, String) {
     )
 }
 
-fn news(name: &str, tier: &str) -> Vec<(String, String)> {
+pub(super) fn news(name: &str, tier: &str) -> Vec<(String, String)> {
     vec![(name.to_owned(), tier.to_owned())]
 }
 
-async fn spends(db: &Database, id: &str, amount: &str, at: &str) {
+pub(super) async fn spends(db: &Database, id: &str, amount: &str, at: &str) {
     db.own.run(&Purchase::new(id).worth(amount).at(at).sql()).await;
 }
 
 /// Sets the clock of the functions.
-async fn it_is(db: &Database, moment: &str) {
+pub(super) async fn it_is(db: &Database, moment: &str) {
     let offset = db
         .own
         .text(&format!("select ('{moment}'::timestamptz - now())::text"))
@@ -65,7 +65,7 @@ async fn it_is(db: &Database, moment: &str) {
     db.own.wait(&offset).await;
 }
 
-async fn tier(db: &Database) -> String {
+pub(super) async fn tier(db: &Database) -> String {
     db.own
         .text("select coalesce((select tier from crm_events.tier_state), 'none')")
         .await
@@ -336,167 +336,6 @@ async fn a_refund_that_takes_a_member_below_asks_for_one_review_until_the_member
         news("tier.review_requested", "gold"),
         "another fall, another review"
     );
-    db.done().await;
-}
-
-#[tokio::test]
-async fn an_upgrade_waits_for_the_start_of_the_month_and_is_evaluated_again() {
-    let db = Database::new().await;
-    it_is(&db, "2027-03-10T00:00:00Z").await;
-    let rules = lifetime("start_of_next_month");
-    let (at, due) = ("2027-03-09T10:00:00Z", "2027-04-01T00:00:00+07:00");
-    let call = element(&rules, 1, &json!([trigger(at, Some(due), false)]));
-    spends(&db, "a", "150", at).await;
-    let scheduled = db.own.announcing("evaluate_tiers", &json!([call])).await;
-    assert_eq!(
-        scheduled.iter().map(said).collect::<Vec<_>>(),
-        news("tier_upgrade.scheduled", "silver")
-    );
-    assert_eq!(scheduled[0]["data"]["due_at"], "2027-03-31T17:00:00.000000Z");
-    db.own.announced(&scheduled).await;
-    assert_eq!(
-        evaluate_with(&db, &call).await,
-        [],
-        "an upgrade that is scheduled stays"
-    );
-    assert_eq!(
-        db.own.announcing("upgrade_tier", &json!(KEY)).await,
-        Vec::<Value>::new(),
-        "not due"
-    );
-    assert_eq!(tier(&db).await, "none");
-    // Edge case 23: what re-qualifies meanwhile is no second upgrade; a higher tier takes the place.
-    spends(&db, "b", "400", at).await;
-    assert_eq!(evaluate_with(&db, &call).await, news("tier_upgrade.scheduled", "gold"));
-    it_is(&db, "2027-04-01T00:00:00+07:00").await;
-    let upgraded = db.own.announcing("upgrade_tier", &json!(KEY)).await;
-    assert_eq!(
-        upgraded.iter().map(said).collect::<Vec<_>>(),
-        news("tier.upgraded", "gold")
-    );
-    assert_eq!(
-        db.own.announcing("upgrade_tier", &json!(KEY)).await,
-        upgraded,
-        "its answer was lost"
-    );
-    db.own.announced(&upgraded).await;
-    assert_eq!(
-        db.own.announcing("upgrade_tier", &json!(KEY)).await,
-        Vec::<Value>::new()
-    );
-    assert_eq!(
-        (tier(&db).await.as_str(), &db.own.effect(KEY).await["state"]),
-        ("gold", &json!("settled"))
-    );
-    db.done().await;
-}
-
-#[tokio::test]
-async fn an_upgrade_that_is_no_longer_deserved_at_its_time_is_lower_or_none() {
-    for (refund, expected, tier_then) in [("60", vec![], "none"), ("0", news("tier.upgraded", "silver"), "silver")] {
-        let db = Database::new().await;
-        it_is(&db, "2027-03-10T00:00:00Z").await;
-        let (at, due) = ("2027-03-09T10:00:00Z", "2027-04-01T00:00:00+07:00");
-        let call = element(
-            &lifetime("start_of_next_month"),
-            1,
-            &json!([trigger(at, Some(due), true)]),
-        );
-        spends(&db, "a", "150", at).await;
-        spends(&db, "b", "400", at).await;
-        assert_eq!(evaluate_with(&db, &call).await, news("tier_upgrade.scheduled", "gold"));
-        db.own
-            .run(&Purchase::new("b").worth("400").refunded("400", "refunded").at(at).sql())
-            .await;
-        db.own
-            .run(
-                &Purchase::new("a")
-                    .worth("150")
-                    .refunded(refund, "partially_refunded")
-                    .at(at)
-                    .sql(),
-            )
-            .await;
-        assert_eq!(evaluate_with(&db, &call).await, [], "left to its time");
-        it_is(&db, "2027-04-02T00:00:00Z").await;
-        let upgraded = db.own.announcing("upgrade_tier", &json!(KEY)).await;
-        assert_eq!(upgraded.iter().map(said).collect::<Vec<_>>(), expected);
-        assert_eq!(
-            (tier(&db).await.as_str(), &db.own.effect(KEY).await["state"]),
-            (tier_then, &json!("settled"))
-        );
-        db.done().await;
-    }
-}
-
-#[tokio::test]
-async fn an_upgrade_of_december_is_still_deserved_in_january() {
-    let db = Database::new().await;
-    it_is(&db, "2026-12-20T00:00:00Z").await;
-    let rules = rules(&json!({"kind": "calendar_year"}), "start_of_next_month");
-    let (at, due) = ("2026-12-19T00:00:00Z", "2027-01-01T00:00:00+07:00");
-    spends(&db, "a", "150", at).await;
-    let call = element(&rules, 1, &json!([trigger(at, Some(due), false)]));
-    assert_eq!(
-        evaluate_with(&db, &call).await,
-        news("tier_upgrade.scheduled", "silver")
-    );
-    it_is(&db, "2027-01-01T00:00:00+07:00").await;
-    let upgraded = db.own.announcing("upgrade_tier", &json!(KEY)).await;
-    assert_eq!(
-        upgraded.iter().map(said).collect::<Vec<_>>(),
-        news("tier.upgraded", "silver")
-    );
-    db.done().await;
-}
-
-// Edge case 35: the time has passed already, so it is now, once.
-#[tokio::test]
-async fn an_upgrade_whose_month_has_begun_is_made_at_once() {
-    let db = Database::new().await;
-    it_is(&db, "2027-04-10T00:00:00Z").await;
-    spends(&db, "a", "150", "2027-03-09T10:00:00Z").await;
-    let late = trigger("2027-03-09T10:00:00Z", Some("2027-04-01T00:00:00+07:00"), false);
-    let call = element(&lifetime("start_of_next_month"), 1, &json!([late]));
-    assert_eq!(evaluate_with(&db, &call).await, news("tier.upgraded", "silver"));
-    assert_eq!(evaluate_with(&db, &call).await, []);
-    db.done().await;
-}
-
-#[tokio::test]
-async fn a_scheduled_upgrade_that_nobody_made_is_made_by_the_next_evaluation() {
-    let db = Database::new().await;
-    it_is(&db, "2027-03-10T00:00:00Z").await;
-    let rules = lifetime("start_of_next_month");
-    let at = "2027-03-09T10:00:00Z";
-    spends(&db, "a", "150", at).await;
-    let march = element(
-        &rules,
-        1,
-        &json!([trigger(at, Some("2027-04-01T00:00:00+07:00"), false)]),
-    );
-    evaluate_with(&db, &march).await;
-    it_is(&db, "2027-04-05T00:00:00Z").await;
-    spends(&db, "b", "400", "2027-04-04T00:00:00Z").await;
-    let april = element(
-        &rules,
-        1,
-        &json!([trigger(
-            "2027-04-04T00:00:00Z",
-            Some("2027-05-01T00:00:00+07:00"),
-            false
-        )]),
-    );
-    let both = vec![
-        ("tier.upgraded".to_owned(), "silver".to_owned()),
-        ("tier_upgrade.scheduled".to_owned(), "gold".to_owned()),
-    ];
-    assert_eq!(
-        evaluate_with(&db, &april).await,
-        both,
-        "what was due first, and no further than it was scheduled"
-    );
-    assert_eq!(tier(&db).await, "silver");
     db.done().await;
 }
 

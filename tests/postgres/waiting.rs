@@ -220,3 +220,43 @@ async fn different_members_do_not_wait_for_each_other() {
     assert_eq!((db.own.balance("u-1").await, db.own.balance("u-2").await), (100, 100));
     db.done().await;
 }
+
+#[tokio::test]
+async fn whoever_settles_behind_a_lock_gives_up_in_time() {
+    let db = Database::new().await;
+    let limited = db
+        .own
+        .rows(
+            "select p.proname from pg_proc p join pg_namespace n on n.oid = p.pronamespace \
+             where n.nspname = 'crm_events' and p.proconfig @> array['lock_timeout=20s'] order by 1",
+        )
+        .await;
+    let settling = [
+        "apply_award",
+        "settle",
+        "settle_award",
+        "settle_code",
+        "settle_grant",
+        "upgrade_tier",
+    ];
+    assert_eq!(limited, settling.map(|name| json!({"proname": name})));
+    // What the function is set to holds for every lock below it; shortened here, so that nobody waits.
+    let purchase = Purchase::new("p");
+    db.own.run(&purchase.sql()).await;
+    db.own.run(&apply(&purchase, 100, "unlimited")).await;
+    db.own
+        .run("alter function crm_events.settle_award(text) set lock_timeout = '20ms'")
+        .await;
+    let (idle, workflow) = (db.session().await, db.session().await);
+    for lock in [
+        "update purchase_ledger set metadata = '{}'",
+        "select crm_events.lock_wallet('m-1', 'u-1')",
+    ] {
+        idle.run(&format!("begin; {lock}")).await;
+        assert_eq!(workflow.refusal(&settle(&purchase)).await, "55P03", "{lock}");
+        idle.run("rollback").await;
+    }
+    let answer = workflow.settle("settle_award", "award:p").await;
+    assert_eq!(answer["booked_now"], 100);
+    db.done().await;
+}

@@ -6,7 +6,7 @@ use crm_event_processors::faults::Gate;
 use crm_event_processors::inngest::receiver::{Fault, Receiver};
 use tokio_postgres::NoTls;
 
-use super::topics::{self, Change, FORMS, PURCHASES, WALLET};
+use super::topics::{self, Change, LEDGERS, PURCHASES};
 use super::worker::{Accepted, Inbox, Worker, receiver};
 use super::{stack, unique};
 
@@ -103,7 +103,7 @@ async fn sql_becomes_awards_exactly_as_promised_through_every_fault_and_kill_9()
 
     plain_changes(&run, &inbox).await;
     a_batch_through_every_trouble(&run, &inbox, &receiver).await;
-    topics::wait_all_committed(&run.group, &[PURCHASES, WALLET, FORMS]).await;
+    topics::wait_all_committed(&run.group, &LEDGERS).await;
     killed_while_a_request_hangs(&run, &inbox, &receiver, &mut worker).await;
     run.update("steps", "status = 'partially_refunded', refunded_amount = 50")
         .await;
@@ -112,7 +112,7 @@ async fn sql_becomes_awards_exactly_as_promised_through_every_fault_and_kill_9()
             events.iter().any(|event| event.data["target_points"] == "15")
         })
         .await;
-    topics::wait_all_committed(&run.group, &[PURCHASES, WALLET, FORMS]).await;
+    topics::wait_all_committed(&run.group, &LEDGERS).await;
     assert_eq!(worker.stop().await, 0, "{}", worker.log());
     books(&run, &inbox.all());
     println!("receiver: {:?}", receiver.stats());

@@ -1,5 +1,5 @@
-// Puts the parts together and ends them again. Exit codes: 0 told to end, 70 the connection to Inngest ended by itself,
-// 78 configuration.
+// Puts the parts together and ends them again. Exit codes: 0 told to end, 70 the connection to Inngest ended by itself or
+// never came, or the port is taken, 78 configuration.
 import { connect } from "inngest/connect";
 import { client } from "./client.ts";
 import { functions } from "./functions/index.ts";
@@ -11,6 +11,8 @@ import { type Settings, SettingsError, settings } from "./settings.ts";
 /** A step that takes longer is repeated by Inngest. Below the platform's own patience (render.yaml). */
 const DRAIN_MS = 25_000;
 
+const write = (line: string) => void process.stdout.write(line);
+
 async function main(): Promise<number> {
   let chosen: Settings;
   try {
@@ -21,7 +23,7 @@ async function main(): Promise<number> {
     return 78;
   }
 
-  const logger = log(chosen.logLevel, (line) => process.stdout.write(line));
+  const logger = log(chosen.logLevel, write);
   const ledger = new PgLedger(chosen.database, chosen.concurrency + 1, logger);
   const inngest = client(logger);
   const all = functions({ inngest, ledger, log: logger, limits: chosen.limits, concurrency: chosen.concurrency });
@@ -57,5 +59,10 @@ async function main(): Promise<number> {
   return ended === "told" ? 0 : 70;
 }
 
+function failed(error: unknown): number {
+  log("error", write).error("it cannot run:", error instanceof Error ? error : "unknown error");
+  return 70;
+}
+
 // The SDK keeps timers and a thread of its own.
-process.exit(await main());
+process.exit(await main().catch(failed));

@@ -15,6 +15,7 @@ import {
 } from "./ledger.ts";
 import type { Log } from "./log.ts";
 
+/** Longer than the functions wait for a lock (20 s): the server gives up first, and leaves nobody waiting there. */
 const QUERY_TIMEOUT_MS = 30_000;
 const CONNECT_TIMEOUT_MS = 10_000;
 

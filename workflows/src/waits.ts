@@ -44,6 +44,6 @@ export function seconds(waitMs: number): string {
 function instant(text: string): number {
   const ms = Date.parse(text);
   if (Number.isNaN(ms)) throw new RangeError("a due time is no RFC 3339 time");
-  // Date.parse cuts microseconds off: a wait must not end before them.
-  return /\.\d{4,}/.test(text) ? ms + 1 : ms;
+  // Date.parse cuts microseconds off: a wait must not end before them. Six zeros are none.
+  return /\.\d{3}\d*[1-9]/.test(text) ? ms + 1 : ms;
 }

@@ -54,7 +54,8 @@ async function template(): Promise<string> {
         for (const statements of text) await made.query(statements);
         await made.query(`do $$ begin
           if not exists (select from pg_roles where rolname = '${LOGIN}') then
-            create role ${LOGIN} login password '${LOGIN}' in role crm_workflows;
+            -- The owner is a member, to end the sessions that are left when a database goes.
+            create role ${LOGIN} login password '${LOGIN}' in role crm_workflows role current_user;
           end if; end $$`);
       } finally {
         await made.end();

@@ -22,11 +22,12 @@ test("step_names_are_frozen", () =>
     await world.pass(11 * DAY_MS);
     assert.deepEqual(seen("crm-event-processors-award"), ["apply", "due", "due", "settle"]);
 
+    await world.db.purchase("p2");
     await world.db.rows(`select crm_events.evaluate_tiers(jsonb_build_array(jsonb_build_object('merchant_id', 'm1',
-      'user_id', 'u-p1', 'effect_key', 'tier:m1:u-p1', 'program_rev', 1, 'as_of_ms', 1790000000000, 'rules', jsonb_build_object(
+      'user_id', 'u-p2', 'effect_key', 'tier:m1:u-p2', 'program_rev', 1, 'as_of_ms', 1790000000000, 'rules', jsonb_build_object(
         'metric', 'spend', 'window', '{"kind":"lifetime"}'::jsonb, 'time_zone', 'UTC', 'timing', 'start_of_next_month',
         'ladder', '[{"name":"gold","threshold":"50"}]'::jsonb), 'triggers', jsonb_build_array(jsonb_build_object(
-          'table', 'purchase_ledger', 'row_id', 'p1', 'version', '1', 'op', 'c', 'at', crm_events.clock(),
+          'table', 'purchase_ledger', 'row_id', 'p2', 'version', '1', 'op', 'c', 'at', crm_events.clock(),
           'due_at', crm_events.clock() + interval '2 days', 'lowers', false)))))`);
     const { data } = await world.db.one<{ data: { effect_key: string; due_at: string } }>(
       "update crm_events.announcements set announced_at = crm_events.clock() returning data",

@@ -52,6 +52,26 @@ test("an error names its SQLSTATE, whether it is for ever, and no value of the r
     await assert.rejects(asked(db.url.replace(/:\d+\//, ":1/"), (ledger) => ledger.now()), /the database: ECONNREFUSED/);
   }));
 
+test("a row that somebody else holds for long is asked for again, later", () =>
+  inDatabase(async (db) => {
+    await db.purchase("p1");
+    const { data } = await db.decided("p1");
+    await asked(db.url, (ledger) => ledger.applyAward(data));
+    await db.rows("alter function crm_events.settle_award(text) set lock_timeout = '50ms'");
+    const application = new Client({ connectionString: db.ownerUrl });
+    await application.connect();
+    try {
+      await application.query("begin; update public.purchase_ledger set metadata = '{}' where id = 'p1'");
+      await assert.rejects(
+        asked(db.url, (ledger) => ledger.settleAward("award:p1")),
+        (error: unknown) => error instanceof LedgerError && error.message === "the database: SQLSTATE 55P03" && !error.permanent,
+      );
+    } finally {
+      await application.end();
+    }
+    assert.equal((await asked(db.url, (ledger) => ledger.settleAward("award:p1"))).outcome, "settled");
+  }));
+
 test("the role of the workflows calls its functions and writes nothing itself", () =>
   inDatabase(async (db) => {
     const client = new Client({ connectionString: db.url });

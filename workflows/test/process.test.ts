@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { createServer } from "node:net";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { Database } from "./database.ts";
@@ -52,6 +53,26 @@ test("without its settings it says so and ends with 78", async () => {
   const service = start(SERVICE, [], { MODE: "http" });
   assert.equal(await ended(service), 78);
   assert.match(service.errors(), /DATABASE_URL is missing/);
+});
+
+test("where the port is taken it says so as it logs, and ends with 70", async () => {
+  const taken = createServer().listen(0, "127.0.0.1");
+  await once(taken, "listening");
+  try {
+    const { port } = taken.address() as { port: number };
+    const service = start(SERVICE, [], {
+      DATABASE_URL: "postgres://u@127.0.0.1:1/x",
+      INNGEST_DEV: "http://127.0.0.1:1",
+      MODE: "http",
+      HTTP_ADDR: `127.0.0.1:${port}`,
+    });
+    const [line] = await service.line(/"level":"error".*/);
+    assert.match(line, /EADDRINUSE/);
+    assert.equal(await ended(service), 70);
+    assert.equal(service.errors(), "");
+  } finally {
+    taken.close();
+  }
 });
 
 test("told to end before Inngest was ever reached it ends", async () => {

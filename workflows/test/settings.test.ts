@@ -62,6 +62,10 @@ test("waits are rounded up to whole seconds, cut into sleeps, and none where the
     // A microsecond later is later.
     ["2026-03-01T00:00:00.500001Z", ["2026-03-01T00:00:01.000Z"]],
     ["2026-03-01T01:00:00+01:00", []],
+    // As the database writes a whole second; it is no second more.
+    ["2026-03-05T00:00:00.000000Z", ["2026-03-05T00:00:00.000Z"]],
+    ["2026-03-05T00:00:00.000100Z", ["2026-03-05T00:00:01.000Z"]],
+    ["2026-03-05T00:00:00.123000001Z", ["2026-03-05T00:00:01.000Z"]],
     ["2026-03-05T00:00:00Z", ["2026-03-05T00:00:00.000Z"]],
     ["2026-03-10T00:00:00Z", ["2026-03-08T00:00:00.500Z", "2026-03-10T00:00:00.000Z"]],
     ["2026-03-30T22:00:00Z", ["2026-03-08T00:00:00.500Z", "2026-03-15T00:00:00.500Z", "2026-03-22T00:00:00.500Z", "2026-03-29T00:00:00.500Z", "2026-03-30T22:00:00.000Z"]],
@@ -70,6 +74,8 @@ test("waits are rounded up to whole seconds, cut into sleeps, and none where the
   for (const [dueAt, instants] of expected) assert.deepEqual(waits(dueAt, now, limits), instants, String(dueAt));
   assert.throws(() => waits("soon", now, limits), RangeError);
   assert.equal(until("2026-03-01T00:00:02Z", now), 1500);
+  assert.equal(until("2026-03-01T00:00:02.000000Z", now), 1500);
+  assert.equal(until("2026-03-01T00:00:02.000001Z", now), 1501);
   assert.equal(until("2026-02-01T00:00:02Z", now), 0);
   assert.equal(seconds(1500), "3s");
 });

@@ -8,7 +8,8 @@ use super::Options;
 use super::clean::clean;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Flags, Reconciling};
-use crate::reconcile::dossier::{self, Decided, MemberDossier, RowDossier};
+use crate::postgres::Noted;
+use crate::reconcile::dossier::{self, Asked, Decided, MemberDossier, RowDossier};
 use crate::rows::Table;
 
 /// What is asked about.
@@ -66,6 +67,7 @@ pub(super) fn run(options: &Options, subject: &Subject) -> anyhow::Result<Code> 
     let flags = Flags {
         database_url: options.database_url.clone(),
         program_file: options.program_file.clone(),
+        consumers: options.consumers.clone(),
         ..Flags::default()
     };
     let settings = Reconciling::from_flags(&flags, false)?;
@@ -79,7 +81,14 @@ pub(super) fn run(options: &Options, subject: &Subject) -> anyhow::Result<Code> 
             Subject::Member(merchant, user) => (&[][..], "", Some((merchant.clone(), user.clone()))),
             Subject::Anything(id) => (&Table::ALL[..], id.as_str(), member(id)),
         };
-        let rows = dossier::rows(&books, &*ledger, &rules, tables, id, now).await?;
+        let asked = Asked {
+            books: &books,
+            ledger: &*ledger,
+            rules: &rules,
+            consumers: &settings.consumers,
+            now,
+        };
+        let rows = dossier::rows(&asked, tables, id).await?;
         let mut members = Vec::new();
         if let Some((merchant, user)) = member {
             members.extend(dossier::member(&books, &merchant, &user).await?);
@@ -152,12 +161,7 @@ fn write_decided(out: &mut impl Write, decided: &Decided) -> io::Result<()> {
         line("in effects", Some(&text))?;
     }
     for noted in &decided.announcements {
-        let sent = match (&noted.announced_at, &noted.dead_reason) {
-            (Some(at), _) => format!("sent at {at}"),
-            (None, Some(reason)) => format!("never accepted: {reason}"),
-            (None, None) => format!("written at {}, not sent yet", noted.created_at),
-        };
-        line("announced", Some(&format!("{} {}, {sent}", noted.name, noted.id)))?;
+        line("announced", Some(&told(noted)))?;
     }
     writeln!(out, "    {}", clean(&decided.next))
 }
@@ -206,15 +210,19 @@ fn write_member(out: &mut impl Write, member: &MemberDossier) -> io::Result<()> 
         writeln!(out, "    {}", clean(&known.next))?;
     }
     for noted in &member.announcements {
-        writeln!(
-            out,
-            "  not sent yet: {} {}, written at {}",
-            noted.name,
-            clean(&noted.id),
-            noted.created_at
-        )?;
+        writeln!(out, "  announced: {}", clean(&told(noted)))?;
     }
     Ok(())
+}
+
+/// What became of an announcement.
+fn told(noted: &Noted) -> String {
+    let sent = match (&noted.announced_at, &noted.dead_reason) {
+        (Some(at), _) => format!("sent at {at}"),
+        (None, Some(reason)) => format!("rejected, and never sent: {reason}"),
+        (None, None) => format!("written at {}, not sent yet", noted.created_at),
+    };
+    format!("{} {}, {sent}", noted.name, noted.id)
 }
 
 #[cfg(test)]

@@ -42,22 +42,22 @@ const DEMO_NOTE: &str = "Decided with the demo's program, because PROGRAM_FILE i
 pub(super) struct Options {
     /// Messages as `kcat -J` prints them, or bare Debezium envelopes, one a line; `-` or nothing: standard input. With
     /// DATABASE_URL, what is no file is the id of a row, or MERCHANT:USER.
-    #[arg(value_name = "FILE|ID")]
+    #[arg(value_name = "FILE|ID", group = "subject")]
     file: Option<PathBuf>,
     /// A purchase, from the database.
-    #[arg(long, value_name = "ID", conflicts_with = "file")]
+    #[arg(long, value_name = "ID", group = "subject")]
     purchase: Option<String>,
     /// A mission claim, from the database.
-    #[arg(long, value_name = "ID", conflicts_with = "file")]
+    #[arg(long, value_name = "ID", group = "subject")]
     claim: Option<String>,
     /// A referral, from the database.
-    #[arg(long, value_name = "ID", conflicts_with = "file")]
+    #[arg(long, value_name = "ID", group = "subject")]
     referral: Option<String>,
     /// A voucher by its id, not by its code, from the database.
-    #[arg(long, value_name = "ID", conflicts_with = "file")]
+    #[arg(long, value_name = "ID", group = "subject")]
     code: Option<String>,
     /// A member, from the database; a `:` inside of an id is written `%3A`.
-    #[arg(long, value_name = "MERCHANT:USER", conflicts_with = "file")]
+    #[arg(long, value_name = "MERCHANT:USER", group = "subject")]
     member: Option<String>,
     /// The database.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
@@ -65,13 +65,13 @@ pub(super) struct Options {
     /// The loyalty programs (JSON). Without it the demo's program decides.
     #[arg(long, env = "PROGRAM_FILE", value_name = "FILE")]
     program_file: Option<String>,
-    /// How the connector writes numeric columns: `string`, or `precise:<scale>`. Default string.
+    /// How the connector writes numeric columns of messages: `string`, or `precise:<scale>`. Default string.
     #[arg(long, env = "DECIMAL_MODE", value_name = "MODE")]
     decimal_mode: Option<String>,
     /// The consumers that decide, separated by commas. Default: all.
     #[arg(long, env = "CONSUMERS", value_name = "NAMES")]
     consumers: Option<String>,
-    /// Rows created before this instant (RFC 3339) are ignored.
+    /// Rows of messages created before this instant (RFC 3339) are ignored; the database has its own.
     #[arg(long, env = "LEDGER_EFFECTIVE_FROM", value_name = "TIME")]
     ledger_effective_from: Option<String>,
     /// The connector's topic.prefix: dead letters go to `<prefix>.dlq.*`. Default crm.

@@ -82,9 +82,20 @@ fn row(row: &Row) -> String {
         }
         Row::WalletEntry(row) => format!("{} {:?} {} {:?}", row.id, row.kind, row.amount, row.source_id),
         Row::FormSubmission(row) => format!("{} {} {}", row.id, row.form_id, row.submitted_at),
-        Row::MissionClaim(row) => format!("{} {:?} {}", row.id, row.status, row.mission_id),
-        Row::Referral(row) => format!("{} {:?}", row.id, row.status),
-        Row::Code(row) => format!("{} {:?}", row.id, row.status),
+        Row::MissionClaim(row) => {
+            let period = row.period.as_deref().unwrap_or("-");
+            let at = row.claimed_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
+            format!("{} {:?} {} {period} {at}", row.id, row.status, row.mission_id)
+        }
+        Row::Referral(row) => {
+            let (referrer, referee) = (&row.referrer_user_id, &row.referee_user_id);
+            format!("{} {:?} {referrer} {referee} {}", row.id, row.status, row.created_at)
+        }
+        Row::Code(row) => {
+            let user = row.user_id.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+            let at = row.redeemed_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
+            format!("{} {:?} {user} {at}", row.id, row.status)
+        }
     }
 }
 
@@ -134,6 +145,26 @@ fn the_other_ledgers_are_read() {
             "Create f-1 form-1 2026-01-02T03:04:05.123Z",
             "Create w-1 Earn 9007199254740993 Some(\"p-1\")",
             "Create w-2 Clawback -250 None",
+        ]
+    );
+}
+
+#[test]
+fn claims_referrals_and_codes_are_read_with_their_history() {
+    assert_eq!(
+        lines(recorded!("grants.jsonl"), as_text),
+        [
+            "Create c-1 Claimed mission-1 2026-01 2026-01-02T03:04:05.123456Z",
+            "Update c-1 Revoked mission-1 2026-01 2026-01-02T03:04:05.123456Z, \
+             was c-1 Claimed mission-1 2026-01 2026-01-02T03:04:05.123456Z",
+            "Create c-2 Claimed mission-1 - -",
+            "Create k-1 Issued - -",
+            "Update k-1 Redeemed u-1 2026-01-02T03:04:05.5Z, was k-1 Issued - -",
+            "Delete refused: ledger_rewritten",
+            "Tombstone",
+            "Create r-1 Pending u-1 u-2 2026-01-02T03:04:05Z",
+            "Update r-1 Qualified u-1 u-2 2026-01-02T03:04:05Z, was r-1 Pending u-1 u-2 2026-01-02T03:04:05Z",
+            "Update r-1 Cancelled u-1 u-2 2026-01-02T03:04:05Z, was r-1 Qualified u-1 u-2 2026-01-02T03:04:05Z",
         ]
     );
 }

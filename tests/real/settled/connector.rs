@@ -28,7 +28,7 @@ impl Connector {
             ("HOSTNAME", "127.0.0.1"),
             ("PORT", &port),
             ("NAME", database),
-            ("USER", "crm"),
+            ("USER", "crm_cdc"),
             ("PASSWORD", "crm"),
         ] {
             config = config.replace(&format!("${{DATABASE_{placeholder}}}"), value);

@@ -3,10 +3,12 @@
 //!
 //! Each test takes a database, a connector, topics and a worker of its own, so that one may stop its connector or drop its
 //! slot while others run. It gives the settled state to be compared with what the SQL alone implies. Nothing in between is
-//! replaced but Inngest, by a receiver or by the executor double.
+//! replaced but Inngest, by a receiver or by the executor double. Worker, workflows and connector come into the database as
+//! members of their roles and as nothing more, so that a grant that is missing fails here.
 
 mod calls;
 mod connector;
+mod healed;
 mod rounds;
 mod snapshots;
 mod troubles;
@@ -25,7 +27,7 @@ use self::connector::Connector;
 use super::topics;
 use super::worker::{PATIENCE, Worker};
 use super::{stack, unique};
-use crate::postgres::Database;
+use crate::postgres::{Database, drop_logins};
 
 const TABLES: [&str; 6] = [
     "purchase_ledger",
@@ -36,6 +38,9 @@ const TABLES: [&str; 6] = [
     "codes",
 ];
 const QUEUES: [&str; 6] = ["decode", "currency", "tier", "mission", "reward", "marketplace"];
+
+/// Of the worker and of the workflows; a login of the connector's role comes with the stack.
+const ROLES: [&str; 2] = ["worker", "workflows"];
 
 /// How often a database or an endpoint is asked again: they tell nobody.
 const LOOK: Duration = Duration::from_millis(50);
@@ -61,6 +66,15 @@ impl House {
             name: format!("loop_{run}"),
             merchant: format!("m-{run}"),
         };
+        for role in ROLES {
+            let login = house.login(role);
+            // The owner is a member, to end its sessions.
+            house
+                .sql(&format!(
+                    "create role {login} login password '{login}' in role crm_{role} role current_user"
+                ))
+                .await;
+        }
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", stack("KAFKA_BOOTSTRAP_SERVERS"));
         let admin: AdminClient<DefaultClientContext> = config.create().expect("an admin client");
@@ -138,16 +152,30 @@ impl House {
         let mut worker = Worker::new(&self.name, "", inngest);
         worker.unset("PROGRAM_FILE");
         worker.set("TOPIC_PREFIX", &self.name);
-        worker.set("DATABASE_URL", &self.url());
+        worker.set("DATABASE_URL", &self.url_of("worker"));
         // Programs of one database must not become another's.
         worker.set("CRM_CACHE_REDIS_URL", &format!("{}/15", stack("REDIS_URL")));
         worker
     }
 
+    /// As the owner comes in.
     pub(super) fn url(&self) -> String {
+        self.url_with("crm")
+    }
+
+    /// As a member of that role does, and nothing more.
+    pub(super) fn url_of(&self, role: &str) -> String {
+        self.url_with(&self.login(role))
+    }
+
+    fn login(&self, role: &str) -> String {
+        format!("{}_{role}", self.name)
+    }
+
+    fn url_with(&self, user: &str) -> String {
         let port = self.database.config.get_ports()[0];
         let name = self.database.config.get_dbname().expect("a name");
-        format!("postgres://crm:crm@127.0.0.1:{port}/{name}")
+        format!("postgres://{user}:{user}@127.0.0.1:{port}/{name}")
     }
 
     /// Writes the state of these purchases into their topic as a connector would, one record each.
@@ -215,7 +243,14 @@ impl House {
     /// A test that fails leaves everything to be looked at, until the stack goes.
     pub(super) async fn done(self, connector: Connector) {
         connector.remove(&self.database).await;
+        self.emptied().await;
+    }
+
+    /// Without a connector.
+    pub(super) async fn emptied(self) {
+        let logins = ROLES.map(|role| self.login(role));
         self.database.done().await;
+        drop_logins(&logins).await;
     }
 }
 

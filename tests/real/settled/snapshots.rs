@@ -19,10 +19,10 @@ const LEDGER: &str = "
     select 'p-' || n, 'u-' || n % 5000, '{merchant}', 100 + n % 7, 'completed', true, '2026-01-15T10:00:00Z'
     from generate_series(1, {rows}) n;
     insert into crm_events.effects (effect_key, kind, source_table, source_id, merchant_id, user_id, state, basis, target, due_at,
-        program_rev, as_of_ms, refund_policy, booked, booked_user_id, settled_at)
+        program_rev, as_of_ms, refund_policy, booked, booked_user_id, booked_merchant_id, settled_at)
     select 'award:' || p.id, 'award', 'purchase_ledger', p.id, p.merchant_id, p.user_id, 'settled',
         crm_events.basis_of('purchase_ledger', to_jsonb(p)), floor(p.final_amount), p.created_at,
-        1, 1, 'within_balance', floor(p.final_amount), p.user_id, now()
+        1, 1, 'within_balance', floor(p.final_amount), p.user_id, p.merchant_id, now()
     from purchase_ledger p where substr(p.id, 3)::integer <= {rows} - 50;
     update purchase_ledger set status = 'refunded', refunded_amount = final_amount
     where substr(id, 3)::integer between {rows} - 99 and {rows} - 75;

@@ -154,5 +154,5 @@ async fn a_worker_killed_between_the_database_and_the_announcement_announces_it_
     let key = format!("tier:{}:u-1:upgraded:1", house.merchant);
     assert_eq!(upgraded.keys().collect::<Vec<_>>(), [&key]);
     assert_eq!(worker.stop().await, 0, "{}", worker.log());
-    house.database.done().await;
+    house.emptied().await;
 }

@@ -70,7 +70,7 @@ impl Workflows {
             ("MODE", "http"),
             ("HTTP_ADDR", &address),
             ("INNGEST_DEV", &url),
-            ("DATABASE_URL", &house.url()),
+            ("DATABASE_URL", &house.url_of("workflows")),
         ]);
         service
             .stdin(Stdio::null())
@@ -85,7 +85,8 @@ impl Workflows {
             _service: service,
         };
         let ready = async {
-            while reqwest::get(format!("http://{address}/readyz")).await.is_err() {
+            let served = async || reqwest::get(format!("http://{address}/readyz")).await;
+            while !served().await.is_ok_and(|answer| answer.status().is_success()) {
                 tokio::time::sleep(super::LOOK).await;
             }
         };
@@ -121,9 +122,18 @@ impl Workflows {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{what}: {error}: {text}"))
     }
 
+    /// Whether events are taken and start nothing, also later.
+    pub(super) async fn accept_only(&self, so: bool) {
+        self.post("settings", &json!({"accept_only": so})).await;
+    }
+
     /// Moves both clocks on; returns when nothing can run any more.
     pub(super) async fn advance_days(&self, days: u64) {
-        self.post("clock/advance", &json!({"ms": days * 86_400_000})).await;
+        self.advance_minutes(days * 24 * 60).await;
+    }
+
+    pub(super) async fn advance_minutes(&self, minutes: u64) {
+        self.post("clock/advance", &json!({"ms": minutes * 60_000})).await;
     }
 
     /// To an instant, RFC 3339.

@@ -1,6 +1,6 @@
 // Settles what its own run did not: the run was lost, cancelled, had failed too often, or may not live long enough.
 import { NAMES } from "../names.ts";
-import type { Announcement } from "../ledger.ts";
+import { type Announcement, LedgerError } from "../ledger.ts";
 import { ask, type Context, eventOf, RETRIES } from "./context.ts";
 
 /** Keys of one step: few enough that it ends within seconds. */
@@ -37,8 +37,9 @@ export function sweeper({ inngest, ledger, log }: Context) {
               log.warn(`an effect cannot be settled: ${error instanceof Error ? error.message : "unknown"}`);
             }
           }
-          // Not one: then it is not the effects. A step that fails is tried again.
-          if (errors.length === keys.length && keys.length > 1) throw errors[0];
+          // Not one, and something else than the effects is wrong: a step that fails is tried again.
+          const passing = errors.find((error) => !(error instanceof LedgerError && error.permanent));
+          if (errors.length === keys.length && keys.length > 1 && passing !== undefined) throw passing;
           return { failed: errors.length, announcements };
         });
         swept += keys.length - outcome.failed;
