@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::books::Debt;
-use super::rows::{Claim, Image, Ledger, MERCHANTS, Place, Purchase, Referral, Status};
+use super::rows::{Claim, Image, Ledger, Place, Purchase, Referral, Status};
 
 /// One change of one row.
 #[derive(Debug, Clone)]
@@ -28,9 +28,8 @@ pub(crate) struct Story {
     lsn: u64,
 }
 
-/// The load's own changes are numbered from here; the wallet's that settling booked from [`BOOKED_LSN`].
+/// The load's own changes are numbered from here.
 const FIRST_LSN: u64 = 30_000_000;
-pub(crate) const BOOKED_LSN: u64 = 1 << 50;
 /// A row that changes again does so within so many batches.
 const SOON: u64 = 40;
 /// So many members are active at a time; others take their place as purchases come in.
@@ -185,20 +184,4 @@ pub(crate) fn record(
          \"lsn\":{lsn},\"xmin\":null}},\"transaction\":null,\"op\":\"{op}\",\"ts_ms\":{now_ms}}}"
     );
     (format!("{{\"id\":\"{id}\"}}"), value)
-}
-
-/// The programs as statements.
-pub(crate) fn programs() -> String {
-    let mut statements = String::new();
-    for merchant in MERCHANTS {
-        let (id, rules) = (merchant.id, merchant.rules);
-        // Writing to a String cannot fail.
-        let _infallible = write!(
-            statements,
-            "insert into crm_events.programs (merchant_id, time_zone) values ('{id}', 'Asia/Bangkok'); \
-             insert into crm_events.program_versions (merchant_id, rev, effective_from, rules) \
-             values ('{id}', 1, '2020-01-01', '{rules}');"
-        );
-    }
-    statements
 }

@@ -1,5 +1,6 @@
 //! The end: waits until everything is settled, then asks everybody: the books, the ledgers, the log, and `reconcile`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -148,12 +149,20 @@ async fn reconcile(world: &World) -> anyhow::Result<Reconciled> {
     };
     let (reviews, findings): (Vec<Value>, Vec<Value>) = list("findings")?.into_iter().partition(is_review);
     let unbalanced = list("unbalanced")?;
+    let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+    for finding in &findings {
+        let kind = |name: &str| finding[name].as_str().unwrap_or_default().to_owned();
+        *kinds
+            .entry(format!("{} {}", kind("consumer"), kind("kind")))
+            .or_default() += 1;
+    }
     let example = findings.first().or(unbalanced.first());
     Ok(Reconciled {
         rows: answer["rows"].as_u64().context("rows")?,
         findings: findings.len() as u64,
         unbalanced: unbalanced.len() as u64,
         reviews: reviews.len() as u64,
+        kinds,
         example: example.map(Value::to_string).unwrap_or_default(),
     })
 }

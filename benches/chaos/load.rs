@@ -10,7 +10,7 @@ use crm_event_processors::clock::{Clock as _, SystemClock};
 use tokio::time::sleep;
 
 use super::World;
-use super::changes::{BOOKED_LSN, Change, Story, record};
+use super::changes::{Change, Story, record};
 use super::database::Session;
 use super::rows::{Image, Ledger};
 
@@ -22,6 +22,8 @@ const RUNS: u64 = 8_000;
 const LOOK: Duration = Duration::from_millis(20);
 /// A connector repeats one record in so many.
 const REPEATED_IN: u32 = 100;
+/// Entries of the wallet are numbered from here, far from the load's own changes.
+const BOOKED_LSN: u64 = 1 << 50;
 /// Entries of one look into the wallet.
 const PAGE: usize = 2_000;
 

@@ -20,7 +20,7 @@ mod rows;
 mod verdict;
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -40,6 +40,7 @@ use self::journal::Journal;
 use self::load::Length;
 use self::parts::{Ground, binary, listens};
 use self::plan::Part;
+use self::rows::MERCHANTS;
 use self::verdict::Broken;
 use crate::rig::folder;
 
@@ -182,8 +183,24 @@ async fn prepare(ground: &Ground) -> anyhow::Result<()> {
     let roles = "create role chaos_worker login password 'chaos_worker' in role crm_worker; \
                  create role chaos_workflows login password 'chaos_workflows' in role crm_workflows;";
     owner.run(roles).await.context("roles")?;
-    owner.run(&changes::programs()).await.context("programs")?;
+    owner.run(&programs()).await.context("programs")?;
     owner.run(load::WALLET_AS_A_LOG).await.context("the wallet")
+}
+
+/// The programs as statements.
+fn programs() -> String {
+    let mut statements = String::new();
+    for merchant in MERCHANTS {
+        let (id, rules) = (merchant.id, merchant.rules);
+        // Writing to a String cannot fail.
+        let _infallible = write!(
+            statements,
+            "insert into crm_events.programs (merchant_id, time_zone) values ('{id}', 'Asia/Bangkok'); \
+             insert into crm_events.program_versions (merchant_id, rev, effective_from, rules) \
+             values ('{id}', 1, '2020-01-01', '{rules}');"
+        );
+    }
+    statements
 }
 
 /// Looks where the group stands, again and again.

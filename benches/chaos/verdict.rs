@@ -1,5 +1,6 @@
 //! The verdict: takes what was seen, gives what speaks against the worker. `tests/chaos` holds it to refusing whatever is broken.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub(crate) struct Reconciled {
     pub(crate) findings: u64,
     pub(crate) unbalanced: u64,
     pub(crate) reviews: u64,
+    /// Findings by consumer and kind.
+    pub(crate) kinds: BTreeMap<String, u64>,
     pub(crate) example: String,
 }
 
@@ -166,12 +169,19 @@ impl fmt::Display for Findings {
             findings,
             unbalanced,
             reviews,
+            kinds,
             example,
         } = &self.reconciled;
         writeln!(
             f,
-            "reconcile      {rows} rows, {findings} findings, {unbalanced} unbalanced; {reviews} tiers to be reviewed {example}"
+            "reconcile      {rows} rows, {findings} findings, {unbalanced} unbalanced; {reviews} tiers to be reviewed"
         )?;
+        for (kind, count) in kinds {
+            writeln!(f, "  {count} {kind}")?;
+        }
+        if !example.is_empty() {
+            writeln!(f, "  {example}")?;
+        }
         writeln!(f, "books          {} rules broken", self.breaches.len())?;
         for breach in &self.breaches {
             writeln!(

@@ -17,11 +17,18 @@ mod verdict;
 mod balances;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use books::{Activity, Balance, Books, Debt, Tally};
-use changes::Story;
+use changes::{Change, Story};
+use crm_event_processors::consumers::{self, Consumer, Decision, Proof, Rules};
+use crm_event_processors::debezium::{DecimalMode, Decoded, Decoder};
+use crm_event_processors::loyalty::Programs;
+use crm_event_processors::record::{Headers, RecordView};
+use crm_event_processors::rows::{Routed, route};
 use plan::{Kind, Part, plan};
+use rows::MERCHANTS;
 use serde_json::{Value, json};
 use verdict::{Broken, Findings, Reconciled, Recovery};
 
@@ -112,6 +119,7 @@ fn silence_and_recovery_are_read_from_when_events_were_accepted() {
     for at_ms in [0, 100, 900, 2_000] {
         books.accept(FIRST, Duration::from_millis(at_ms));
     }
+    assert_eq!(books.tally().accepted, 4);
     let (_, activity) = books.balance(std::iter::empty());
     let ms = Duration::from_millis;
     assert_eq!(activity.silence(ms(0), ms(900)), ms(700));
@@ -175,6 +183,88 @@ fn a_plan_is_its_seeds_own_has_every_kind_and_breaks_no_part_twice_at_a_time() {
         .map(|fault| fault.kind)
         .collect();
     assert!(short.len() >= 6, "{short:?}");
+}
+
+/// The rules as the worker reads them.
+fn programs() -> Arc<Programs> {
+    let programs = MERCHANTS.map(|merchant| {
+        let mut version: Value = serde_json::from_str(merchant.rules).expect("JSON");
+        version["rev"] = json!(1);
+        version["effective_from"] = json!("2020-01-01");
+        json!({"merchant_id": merchant.id, "time_zone": "Asia/Bangkok", "versions": [version]})
+    });
+    let file = json!({ "programs": programs }).to_string();
+    Arc::new(Programs::from_json(&file).expect("programs"))
+}
+
+/// What the worker decides, by the ids of its events, and whether each goes out without a look at what was settled.
+fn decided(change: &Change, rules: &Rules) -> BTreeMap<String, Debt> {
+    let now_ms = 1_795_000_000_000;
+    let (key, value) = change.record(now_ms);
+    let table = change.after.ledger().table();
+    let record = RecordView {
+        topic: table,
+        partition: 0,
+        offset: 0,
+        timestamp_ms: None,
+        key: Some(key.as_bytes()),
+        value: Some(value.as_bytes()),
+        headers: Headers::default(),
+    };
+    let mut decoder = Decoder::default();
+    let Ok(Decoded::Change(decoded)) = decoder.decode(&record) else {
+        panic!("not decoded: {value}");
+    };
+    let Ok(Routed::Row(row)) = route(table, &decoded, DecimalMode::Text) else {
+        panic!("not routed: {value}");
+    };
+    let now = jiff::Timestamp::from_millisecond(now_ms).expect("a time");
+    let mut events = BTreeMap::new();
+    for consumer in [Consumer::Currency, Consumer::Reward, Consumer::Marketplace] {
+        match consumers::decide(consumer, &row, rules, now) {
+            Decision::Ignore(_) => {}
+            Decision::Refuse(refusal) => panic!("{refusal}: {value}"),
+            Decision::Deliver(effects) => events.extend(effects.into_iter().map(|effect| {
+                let debt = if effect.proof == Proof::Change {
+                    Debt::Owed
+                } else {
+                    Debt::Perhaps
+                };
+                (effect.claim.to_string(), debt)
+            })),
+        }
+    }
+    events
+}
+
+#[test]
+fn what_the_checker_holds_a_change_to_owe_is_what_the_worker_decides() {
+    let rules = Rules {
+        database: true,
+        ..Rules::new(programs(), None)
+    };
+    let (mut story, mut owed, mut perhaps) = (Story::new(5), 0, 0);
+    for batch in 0..60 {
+        for change in story.batch(100, 1_795_000_000_000 + batch) {
+            let id = |fact| format!("{fact}:{}", change.lsn);
+            let owes = change
+                .debt()
+                .map(|debt| change.facts().map(move |fact| (id(fact), debt)));
+            let owes: BTreeMap<String, Debt> = owes.into_iter().flatten().collect();
+            let decided = decided(&change, &rules);
+            match change.debt() {
+                // Without its old image a change may be found to be no news at once.
+                Some(Debt::Perhaps) => assert!(
+                    decided.iter().all(|(id, debt)| owes.get(id) == Some(debt)),
+                    "{change:?}"
+                ),
+                Some(Debt::Owed) | None => assert_eq!(decided, owes, "{change:?}"),
+            }
+            owed += usize::from(change.debt() == Some(Debt::Owed));
+            perhaps += usize::from(change.debt() == Some(Debt::Perhaps));
+        }
+    }
+    assert!(owed > 2_000 && perhaps > 100, "{owed} {perhaps}");
 }
 
 #[test]
@@ -270,7 +360,7 @@ fn the_verdict_of_chaos_refuses_each_broken_finding() {
         ("reconcile does not agree", |it| it.reconciled.findings = 1),
         ("reconcile does not agree", |it| it.reconciled.unbalanced = 1),
         ("something ended or failed that nobody broke", |it| {
-            it.notes.push(String::new())
+            it.notes.push(String::new());
         }),
     ];
     for (problem, breaks) in broken {
