@@ -185,7 +185,7 @@ async fn knowledge(settings: &Settings, programs: Option<Programs>) -> anyhow::R
         return Ok((None, RuleBook::fixed(Arc::new(rules))));
     };
     let client = Arc::new(postgres::Client::new(url).map_err(postgres::StartError::Database)?);
-    let cache = postgres::RulesCache::new(&settings.cache_url);
+    let cache = postgres::RulesCache::new(&settings.cache_url, url);
     let cache = cache.map_err(|error| Problems(vec![format!("CRM_CACHE_REDIS_URL: {error}")]))?;
     let book = postgres::rule_book(Arc::clone(&client), Some(cache), settings.effective_from, programs).await?;
     let ledger = Arc::new(PostgresLedger::new(Arc::clone(&client)));

@@ -60,7 +60,8 @@ pub enum Proof {
     Change,
     /// Nothing: a snapshot row, or an update whose old image is missing or counts for the same.
     Nothing,
-    /// The row is older than the cut-off: ours if and only if `effects` knows this key.
+    /// The row is older than the cut-off, or does not tell and nothing shows that it is not: ours if and only if `effects`
+    /// knows this key.
     IfKnown(EffectKey),
 }
 
@@ -88,10 +89,6 @@ impl Effects {
             first: change(self.first),
             second: self.second.map(|second| Box::new(change(*second))),
         }
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Effect> {
-        std::iter::once(&mut self.first).chain(self.second.as_deref_mut())
     }
 }
 

@@ -6,9 +6,9 @@ use super::fixtures::{
     COMMIT_MS, at, code, created, decided, decimal, deliveries, form, mission_claim, pending, purchase, referral,
     refunded, rules, snapshot, told_briefly, updated, updated_blind, wallet_entry,
 };
-use super::{Consumer, Decision, Proof, Reason, Rules, decide, needs_effects_check};
+use super::{Consumer, Decision, EffectKey, Proof, Reason, Refusal, Rules, decide, needs_effects_check};
 use crate::debezium::Op;
-use crate::rows::{ClaimStatus, CodeStatus, Purchase, ReferralStatus, RowChange};
+use crate::rows::{ClaimStatus, Code, CodeStatus, MissionClaim, Purchase, ReferralStatus, RowChange};
 
 fn proofs(consumer: Consumer, change: &RowChange) -> Vec<Proof> {
     let effects = deliveries(decided(consumer, change));
@@ -129,24 +129,84 @@ fn a_row_older_than_the_cut_off_is_decided_only_for_a_database_that_may_know_it(
     }
 }
 
-// A claim without `claimed_at` and a code that is not redeemed do not tell when they came to be: their change does.
+// A claim without `claimed_at` and a code without `redeemed_at` do not tell when they came to be. Their change does, if it shows that
+// they count only since then; of what a snapshot brings `effects` alone can tell that it is ours.
 #[test]
-fn a_row_that_does_not_tell_its_age_is_as_old_as_its_change() {
-    let now = at("2026-11-20T10:00:01Z");
-    let mut claim = mission_claim(ClaimStatus::Claimed);
-    claim.claimed_at = None;
-    let decided = |cut_off: &str| {
+fn a_row_that_does_not_tell_its_age_is_as_old_as_a_change_that_it_begins_with() {
+    let claim = |status, period: &str| MissionClaim {
+        claimed_at: None,
+        period: Some(period.into()),
+        ..mission_claim(status)
+    };
+    let claimed = || claim(ClaimStatus::Claimed, "2026-11");
+    let redeemed = || Code {
+        redeemed_at: None,
+        ..code(CodeStatus::Redeemed)
+    };
+    let of_another = Code {
+        user_id: None,
+        ..redeemed()
+    };
+    let proof = |consumer, change: &RowChange, cut_off: &str, database| {
         let rules = Rules {
             effective_from: Some(at(cut_off)),
+            database,
             ..rules()
         };
-        told_briefly(&decide(Consumer::Reward, &created(claim.clone()), &rules, now))
+        match decide(consumer, change, &rules, at("2026-11-20T10:00:01Z")) {
+            Decision::Deliver(effects) => effects.iter().next().map(|effect| effect.proof.clone()),
+            decision => {
+                assert_eq!(decision, Decision::Ignore(Reason::BeforeCutOff));
+                None
+            }
+        }
     };
-    assert_eq!(decided("2026-11-20T10:00:00.001Z"), "ignore before_cut_off");
-    assert_eq!(
-        decided("2026-11-20T10:00:00Z"),
-        "grant:k-1 loyalty/reward.granted claimed, proof: change"
-    );
+    let (before, after) = ("2026-11-20T10:00:00Z", "2026-11-20T10:00:00.001Z");
+    let issued = code(CodeStatus::Issued);
+    let revoked = || claim(ClaimStatus::Revoked, "2026-11");
+    for (consumer, change, begins) in [
+        (Consumer::Reward, created(claimed()), true),
+        (Consumer::Reward, updated(revoked(), claimed()), true),
+        (
+            Consumer::Reward,
+            updated(claim(ClaimStatus::Claimed, "2026-10"), claimed()),
+            false,
+        ),
+        (Consumer::Reward, updated(claimed(), revoked()), false),
+        (Consumer::Reward, updated_blind(claimed()), false),
+        (Consumer::Reward, snapshot(claimed()), false),
+        (Consumer::Marketplace, updated(issued, redeemed()), true),
+        (Consumer::Marketplace, updated(of_another, redeemed()), false),
+        (Consumer::Marketplace, updated_blind(redeemed()), false),
+        (Consumer::Marketplace, snapshot(redeemed()), false),
+    ] {
+        let if_known = Some(Proof::IfKnown(match consumer {
+            Consumer::Reward => EffectKey::grant(change.row.id()),
+            _ => EffectKey::code(change.row.id()),
+        }));
+        let expected = if begins { &Some(Proof::Change) } else { &if_known };
+        assert_eq!(&proof(consumer, &change, before, true), expected, "{change:?}");
+        assert_eq!(proof(consumer, &change, after, true), if_known, "{change:?}");
+        // Nobody could say that it is known: it is as old as its change.
+        let alone = proof(consumer, &change, before, false);
+        assert!(alone.is_some() && alone != if_known, "{change:?}");
+        assert_eq!(proof(consumer, &change, after, false), None, "{change:?}");
+    }
+}
+
+#[test]
+fn a_row_older_than_the_cut_off_that_cannot_be_decided_is_refused_only_if_it_is_known() {
+    let rules = Rules {
+        effective_from: Some(at("2026-11-21T00:00:00Z")),
+        database: true,
+        ..rules()
+    };
+    let change = snapshot(refunded("m-instant", "-1"));
+    for consumer in [Consumer::Currency, Consumer::Mission] {
+        let decision = decide(consumer, &change, &rules, at("2026-11-21T10:00:00Z"));
+        let key = EffectKey::award(change.row.id());
+        assert_eq!(decision, Decision::RefuseIfKnown(Refusal::NegativeRefund, key));
+    }
 }
 
 #[test]

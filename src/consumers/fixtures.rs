@@ -215,6 +215,7 @@ pub(crate) fn told(decision: &Decision) -> String {
     match decision {
         Decision::Ignore(reason) => format!("ignore {reason}"),
         Decision::Refuse(refusal) => format!("refuse {}", refusal.reason()),
+        Decision::RefuseIfKnown(refusal, key) => format!("refuse {}, if {key} is known", refusal.reason()),
         Decision::Deliver(effects) => {
             let lines = effects.iter().map(|effect| {
                 assert_eq!(effect.event.id, effect.claim, "the event's id is the claim");

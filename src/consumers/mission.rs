@@ -69,7 +69,9 @@ pub(super) fn decide(row: &Row, change: &RowChange, rules: &Rules) -> Result<Dec
         key: key.clone(),
         claim: claim.clone(),
         source: source.clone(),
-        state_like: false,
+        // The database replaces all that a row counted by what its newest state counts. Without it, who adds up must see
+        // every change.
+        state_like: rules.database,
         reason,
         proof,
         event: Event {

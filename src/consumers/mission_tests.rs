@@ -32,6 +32,17 @@ fn counts(change: &RowChange) -> String {
 fn a_purchase_counts_for_every_mission_on_purchases() {
     let decision = decided(Consumer::Mission, &created(purchase("m-instant")));
     assert!(!delivered(decision.clone()).state_like, "every change is sent");
+    let with_database = Rules {
+        database: true,
+        ..rules()
+    };
+    let compared = decide(
+        Consumer::Mission,
+        &created(purchase("m-instant")),
+        &with_database,
+        at("2026-11-20T10:00:01Z"),
+    );
+    assert!(delivered(compared).state_like, "the database takes the newest state");
     assert_snapshot!(told(&decision), @r#"mission_source:m-instant:u-1:purchase_ledger:p-1 mission:evaluation:purchase_ledger:p-1:41 {"id":"mission:evaluation:purchase_ledger:p-1:41","name":"loyalty/mission.evaluation_requested","ts":1795168800000,"v":"2026-11-20.1","data":{"merchant_id":"m-instant","user_id":"u-1","effect_key":"mission_source:m-instant:u-1:purchase_ledger:p-1","source":{"table":"purchase_ledger","row_id":"p-1","version":"41","op":"c"},"missions":[{"mission_id":"spend","effect_key":"mission:m-instant:spend:u-1:2026-11","period":"2026-11","trigger":"purchase_total","counted":"100.00","target":"500"},{"mission_id":"visits","effect_key":"mission:m-instant:visits:u-1:lifetime","period":"lifetime","trigger":"purchase_count","counted":"1","target":"3"}],"program_rev":1,"as_of_ms":1795168800000,"reason":"counted"}}"#);
 }
 

@@ -46,7 +46,7 @@ pub use reason::{Reason, Refusal};
 
 use crate::debezium::Op;
 use crate::loyalty::Programs;
-use crate::rows::{Row, RowChange, Table};
+use crate::rows::{ClaimStatus, CodeStatus, Row, RowChange, Table};
 
 /// A logical consumer. All of them share one Kafka membership; each has its own lanes and its own progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +70,8 @@ pub enum Decision {
     Deliver(Effects),
     /// Cannot be decided, whatever is tried: dead letter.
     Refuse(Refusal),
+    /// Neither can this, and the row is older than the cut-off: a dead letter if and only if `effects` knows this key.
+    RefuseIfKnown(Refusal, EffectKey),
 }
 
 /// What every decision needs besides the row: one immutable snapshot, cheap to clone.
@@ -108,24 +110,43 @@ pub fn decide(consumer: Consumer, change: &RowChange, rules: &Rules, now: Timest
             Ok(Decision::Ignore(Reason::NotInterested))
         }
     };
-    let mut decision = decided.unwrap_or_else(Decision::Refuse);
-    if let (true, Decision::Deliver(effects)) = (is_older, &mut decision) {
-        for effect in effects.iter_mut() {
-            effect.proof = Proof::IfKnown(match &change.row {
-                // Seeding knows older purchases by their awards.
-                Row::Purchase(row) => EffectKey::award(&row.id),
-                _ => effect.key.clone(),
-            });
-        }
+    // Seeding knows older purchases by their awards.
+    let award = match &change.row {
+        Row::Purchase(row) if is_older => Some(EffectKey::award(&row.id)),
+        _ => None,
+    };
+    match (decided, award) {
+        (Err(refusal), Some(award)) => Decision::RefuseIfKnown(refusal, award),
+        (Err(refusal), None) => Decision::Refuse(refusal),
+        (Ok(Decision::Deliver(effects)), award) if is_older => Decision::Deliver(effects.map(|effect| Effect {
+            proof: Proof::IfKnown(award.clone().unwrap_or_else(|| effect.key.clone())),
+            ..effect
+        })),
+        (Ok(decision), _) => decision,
     }
-    decision
 }
 
-/// A row that does not tell when it came to be is older if even its change is.
+/// A row that does not tell when it came to be is as old as a change that shows that it counts only since then. Else it is
+/// taken for older, where a database can know it: a snapshot must not grant again what was granted before the cut-off.
 fn is_older_than_cut_off(change: &RowChange, rules: &Rules) -> bool {
-    let changed_at = || Timestamp::from_millisecond(change.commit_ms).ok();
-    let created_at = change.row.created_at().or_else(changed_at);
-    matches!((created_at, rules.effective_from), (Some(created), Some(from)) if created < from)
+    let Some(cut_off) = rules.effective_from else {
+        return false;
+    };
+    match change.row.created_at() {
+        Some(created) => created < cut_off,
+        None if rules.database && !begins(change) => true,
+        None => Timestamp::from_millisecond(change.commit_ms).is_ok_and(|changed| changed < cut_off),
+    }
+}
+
+/// Whether the change itself shows that a claim or a code did not count before it.
+fn begins(change: &RowChange) -> bool {
+    match (change.op, &change.before) {
+        (Op::Create, _) => true,
+        (Op::Update, Some(Row::MissionClaim(before))) => before.status != ClaimStatus::Claimed,
+        (Op::Update, Some(Row::Code(before))) => before.status != CodeStatus::Redeemed,
+        (_, _) => false,
+    }
 }
 
 /// When a row counts: the time whose period and rules decide.

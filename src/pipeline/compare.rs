@@ -10,8 +10,9 @@ use super::backoff::Backoff;
 use super::evaluation::Call;
 use super::item::{Pending, is_older_state};
 use super::lane::Lane;
-use super::outcome::{Disposition, Outcome};
+use super::outcome::{Disposition, Outcome, UNKNOWN_ATTEMPTS};
 use super::standstill::Target;
+use super::undertaker::Cause;
 use crate::consumers::{Effect, Proof, Reason, needs_effects_check};
 use crate::postgres::Standing;
 
@@ -21,16 +22,15 @@ impl Lane {
         let Some(ledger) = self.shared.ports.ledger.clone() else {
             return pending;
         };
-        let now_ms = self.shared.ports.clock.now_ms();
-        let is_asked = |pending: &Pending| {
-            let (effect, change) = (&pending.effect, pending.change());
-            matches!(effect.proof, Proof::IfKnown(_))
-                || (is_compared(effect) && needs_effects_check(effect, change.op, change.commit_ms, now_ms))
-        };
-        let (asked, mut kept): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_asked);
+        let (asked, mut kept) = self.part(pending);
+        let all = asked.len();
+        // What the largest part was that it answered, once it had not answered a larger one.
+        let mut fitted = None;
         let mut parts = VecDeque::from([asked]);
         let mut answered = Vec::new();
         let mut backoff = Backoff::default();
+        // Of one record whose comparison nobody understands.
+        let (mut attempts, mut is_again) = (0, false);
         while let Some(mut part) = parts.pop_front() {
             part.retain(|pending| pending.item.ticket.epoch.is_live());
             if part.is_empty() {
@@ -45,21 +45,26 @@ impl Lane {
             let error = match compared {
                 Ok(standings) => {
                     self.shared.standstills.end(self.consumer, Target::Database);
+                    self.shared.note(Target::Database, &Disposition::Proceed, false);
+                    fitted = fitted.map(|most: usize| most.max(part.len()));
                     answered.extend(part.into_iter().zip(standings));
                     continue;
                 }
                 Err(error) => error,
             };
-            match Disposition::of_ledger(&error) {
+            let disposition = Disposition::of_ledger(&error);
+            self.shared.note(Target::Database, &disposition, is_again);
+            if part.len() > 1 && matches!(disposition, Disposition::Hold { .. }) {
+                fitted = fitted.or(Some(0));
+            }
+            match disposition {
                 Disposition::Bisect { .. } | Disposition::Hold { .. } if part.len() > 1 => {
                     let second = part.split_off(part.len() / 2);
                     parts.push_front(second);
                     parts.push_front(part);
                 }
                 Disposition::Bisect { reason, detail } => {
-                    for Pending { item, effect } in part {
-                        self.bury(item, Some(effect.key), reason, detail.clone(), false).await;
-                    }
+                    self.bury_all(part, &Cause::new(reason, detail)).await;
                 }
                 // Alone, it must not hold up the others. Delivered uncompared it does no harm: whoever settles compares once more.
                 Disposition::Hold { detail }
@@ -72,7 +77,16 @@ impl Lane {
                     );
                     kept.append(&mut part);
                 }
+                // An old one cannot go uncompared: it may be none of ours. An outage does not count against it.
+                Disposition::Hold { detail } if attempts + 1 >= UNKNOWN_ATTEMPTS => {
+                    (attempts, is_again) = (0, false);
+                    self.bury_all(part, &Cause::new("unknown_answer", detail)).await;
+                }
                 other => {
+                    if matches!(other, Disposition::Hold { .. }) {
+                        attempts += u32::from(self.shared.is_accepting(Target::Database));
+                        is_again = true;
+                    }
                     self.shared
                         .wait_for(self.consumer, Target::Database, other, &mut backoff)
                         .await;
@@ -80,10 +94,30 @@ impl Lane {
                 }
             }
         }
+        if let Some(most) = fitted {
+            self.fit.learn(most, all);
+        }
         if answered.is_empty() {
             return kept;
         }
         self.finish_settled(answered, kept).await
+    }
+
+    /// What is asked about, and what is proven by itself.
+    fn part(&self, pending: Vec<Pending>) -> (Vec<Pending>, Vec<Pending>) {
+        let now_ms = self.shared.ports.clock.now_ms();
+        let is_asked = |pending: &Pending| {
+            let (effect, change) = (&pending.effect, pending.change());
+            matches!(effect.proof, Proof::IfKnown(_))
+                || (is_compared(effect) && needs_effects_check(effect, change.op, change.commit_ms, now_ms))
+        };
+        pending.into_iter().partition(is_asked)
+    }
+
+    async fn bury_all(&mut self, part: Vec<Pending>, cause: &Cause) {
+        for Pending { item, effect } in part {
+            self.bury(item, Some(effect.key), cause.clone()).await;
+        }
     }
 
     /// What is settled is finished, and covers older states in hand.

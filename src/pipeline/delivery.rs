@@ -51,6 +51,9 @@ pub(super) struct Delivery<'a> {
     oversize: VecDeque<usize>,
     /// A further attempt at what alone got an unknown answer.
     is_again: bool,
+    /// The database did not answer a request of several.
+    is_too_much: bool,
+    fitted: Option<usize>,
 }
 
 /// Who takes the effect of each group, in the order of the groups.
@@ -88,6 +91,8 @@ impl<'a> Delivery<'a> {
             let split = events.split(shared.ports.deliver.limits());
             (Way::Inngest(events), split.requests.into(), split.oversize.into())
         };
+        // An event too large for any request cuts, too, and says nothing about how many of the others fit.
+        let fitted = requests.front().filter(|_| oversize.is_empty()).map(Range::len);
         Self {
             consumer,
             shared,
@@ -96,6 +101,8 @@ impl<'a> Delivery<'a> {
             requests,
             oversize,
             is_again: false,
+            is_too_much: false,
+            fitted,
         }
     }
 
@@ -107,11 +114,10 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// How many groups the first request takes, and how many there are; `None` if an event too large for any request cut
-    /// them, which says nothing about how many of the others fit.
-    pub(super) fn first_request(&self) -> Option<(usize, usize)> {
-        let first = self.requests.front().filter(|_| self.oversize.is_empty())?;
-        Some((first.len(), self.groups.len()))
+    /// How many groups fitted one request, and how many there were, if it shows that: of events as many as the first request
+    /// took; of what the database could not answer at once, as many as the largest request that it answered.
+    pub(super) fn fitted(&self) -> Option<(usize, usize)> {
+        Some((self.fitted?, self.groups.len()))
     }
 
     /// The next groups whose fate is known; `None` when every group has met its fate. What `must_wait` is not sent.
@@ -154,8 +160,17 @@ impl<'a> Delivery<'a> {
             }
             let (target, disposition) = self.send(request.clone()).await;
             match disposition {
-                Disposition::Proceed => return Some((self.take(request), Fate::Accepted)),
+                Disposition::Proceed => {
+                    if self.is_too_much {
+                        self.fitted = self.fitted.max(Some(request.len()));
+                    }
+                    return Some((self.take(request), Fate::Accepted));
+                }
                 Disposition::Bisect { .. } | Disposition::Hold { .. } if request.len() > 1 => {
+                    let is_held = matches!(disposition, Disposition::Hold { .. });
+                    if is_held && target == Target::Database && !self.is_too_much {
+                        (self.is_too_much, self.fitted) = (true, Some(0));
+                    }
                     let middle = request.start + request.len() / 2;
                     self.requests.push_front(middle..request.end);
                     self.requests.push_front(request.start..middle);

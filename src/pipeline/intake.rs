@@ -12,7 +12,7 @@ use super::item::{Item, Received};
 use super::outcome::Outcome;
 use super::partitions::Partitions;
 use super::shared::Shared;
-use super::undertaker::{Body, Dead};
+use super::undertaker::{Body, Cause, Dead};
 use crate::consumers::Consumer;
 use crate::dead_letters::Queue;
 use crate::debezium::{DecimalMode, Decoded, Decoder};
@@ -29,11 +29,7 @@ enum Read {
     Row(RowChange),
     /// Nothing for anybody.
     Nothing,
-    Dead {
-        reason: &'static str,
-        detail: String,
-        policy: bool,
-    },
+    Dead(Cause),
 }
 
 /// The lanes of one consumer, by lane number.
@@ -71,7 +67,7 @@ impl Intake {
             let (place, offset) = record.place();
             let pending = match &read {
                 Read::Row(change) => self.readers_of(change),
-                Read::Dead { .. } => record.with(|view| self.everybody().reading(view.topic)),
+                Read::Dead(_) => record.with(|view| self.everybody().reading(view.topic)),
                 Read::Nothing => ConsumerSet::EMPTY,
             };
             let Some((ticket, pending)) = partitions.receive(place, offset, pending) else {
@@ -79,7 +75,7 @@ impl Intake {
             };
             match read {
                 // On a topic that nobody here reads.
-                Read::Dead { .. } if pending.is_empty() => {}
+                Read::Dead(_) if pending.is_empty() => {}
                 Read::Row(change) => {
                     decoded += 1;
                     let received = Arc::new(Received { change, record, at });
@@ -96,13 +92,11 @@ impl Intake {
                         }
                     }
                 }
-                Read::Dead { reason, detail, policy } => {
+                Read::Dead(cause) => {
                     let sent = self.undertaker.try_send(Dead {
                         body: Body::Undecoded(record),
                         ticket,
-                        reason,
-                        detail,
-                        policy,
+                        cause,
                         tell: None,
                     });
                     sent.map_err(|_closed_or_full| LaneGone("the undertaker"))?;
@@ -130,31 +124,22 @@ impl Intake {
     fn read(&mut self, view: &RecordView<'_>) -> Read {
         if view.headers.get(UNREADABLE_HEADERS).is_some() {
             let detail = "a header's name is not UTF-8; the headers are lost".to_owned();
-            return Read::Dead {
-                reason: "unreadable_headers",
-                detail,
-                policy: false,
-            };
+            return Read::Dead(Cause::new("unreadable_headers", detail));
         }
         let change = match self.decoder.decode(view) {
             Ok(Decoded::Change(change)) => change,
             Ok(Decoded::Control(_)) => return Read::Nothing,
             Err(error) => {
-                return Read::Dead {
-                    reason: error.reason(),
-                    detail: error.to_string(),
-                    policy: false,
-                };
+                return Read::Dead(Cause::new(error.reason(), error.to_string()));
             }
         };
         match rows::route(view.topic, &change, self.decimals) {
             Ok(rows::Routed::Row(change)) => Read::Row(change),
             Ok(rows::Routed::Unread { .. }) => Read::Nothing,
-            Err(error) => Read::Dead {
-                reason: error.reason(),
-                detail: error.to_string(),
+            Err(error) => Read::Dead(Cause {
                 policy: error.is_policy(),
-            },
+                ..Cause::new(error.reason(), error.to_string())
+            }),
         }
     }
 

@@ -20,7 +20,7 @@ use super::outcome::{Disposition, Outcome, UNKNOWN_ATTEMPTS};
 use super::parked::{Limit, Parked, Puzzle};
 use super::shared::{OldRecords, Shared, Ticket};
 use super::standstill::Target;
-use super::undertaker::{Body, Dead, Tell};
+use super::undertaker::{Body, Cause, Dead, Tell};
 use crate::consumers::{self, Consumer, Decision, EffectKey, Effects, Reason, Rules, needs_effects_check};
 use crate::dead_letters::Queue;
 use crate::dedupe::{Claim, ClaimKey};
@@ -48,7 +48,7 @@ pub(super) struct Lane {
     tell: mpsc::UnboundedSender<u64>,
     finished: mpsc::Sender<Vec<Finished>>,
     pub(super) shared: Arc<Shared>,
-    fit: Fit,
+    pub(super) fit: Fit,
 }
 
 impl Lane {
@@ -105,6 +105,9 @@ impl Lane {
 
     /// One batch, behind what it sets free and what is to be tried again.
     async fn step(&mut self, mut items: Vec<Item>) {
+        if !items.is_empty() {
+            self.shared.ports.telemetry.batch_taken(self.consumer);
+        }
         self.stand_while_halted(&mut items).await;
         self.parked.forget_gone();
         let released = self.parked.released();
@@ -166,12 +169,12 @@ impl Lane {
                 }
                 Decision::Ignore(reason) => finished.push(self.finish(item.ticket, Outcome::Ignored(reason))),
                 Decision::Deliver(effects) if self.must_be_compared(&item, &effects, now) => {
-                    dead.push((
-                        item,
-                        NEEDS_EFFECTS_CHECK,
-                        "no database tells whether it was settled".to_owned(),
-                        true,
-                    ));
+                    let detail = "no database tells whether it was settled".to_owned();
+                    let cause = Cause {
+                        policy: true,
+                        ..Cause::new(NEEDS_EFFECTS_CHECK, detail)
+                    };
+                    dead.push((item, cause));
                 }
                 Decision::Deliver(effects) => {
                     let Item { received, ticket } = item;
@@ -184,12 +187,19 @@ impl Lane {
                         effect,
                     }));
                 }
-                Decision::Refuse(refusal) => dead.push((item, refusal.reason(), refusal.to_string(), false)),
+                Decision::Refuse(refusal) => dead.push((item, Cause::from(refusal))),
+                Decision::RefuseIfKnown(refusal, key) => {
+                    let cause = Cause {
+                        if_known: Some(key),
+                        ..Cause::from(refusal)
+                    };
+                    dead.push((item, cause));
+                }
             }
         }
         self.report(finished).await;
-        for (item, reason, detail, policy) in dead {
-            self.bury(item, None, reason, detail, policy).await;
+        for (item, cause) in dead {
+            self.bury(item, None, cause).await;
         }
         (pending, unknown)
     }
@@ -279,9 +289,6 @@ impl Lane {
     async fn deliver(&mut self, groups: Vec<Group>) {
         let shared = Arc::clone(&self.shared);
         let mut delivery = Delivery::of(self.consumer, &shared, groups);
-        if let Some((first, all)) = delivery.first_request() {
-            self.fit.learn(first, all);
-        }
         while let Some((groups, fate)) = delivery.next(|group| self.parked.holds_back(group)).await {
             match fate {
                 Fate::Unknown { target: _, detail } => {
@@ -293,6 +300,9 @@ impl Lane {
                 }
                 fate => self.meet(groups, fate).await,
             }
+        }
+        if let Some((taken, all)) = delivery.fitted() {
+            self.fit.learn(taken, all);
         }
     }
 
@@ -342,7 +352,8 @@ impl Lane {
                     let Some(Pending { item, effect }) = group.0.pop() else {
                         continue;
                     };
-                    self.bury(item, Some(effect.key), reason, detail.clone(), false).await;
+                    self.bury(item, Some(effect.key), Cause::new(reason, detail.clone()))
+                        .await;
                     // The newest was rejected: the one before it is the newest now, once the letter is written.
                     self.parked.wait_all(group);
                 }
@@ -393,21 +404,12 @@ impl Lane {
     }
 
     /// Hands a record to the undertaker. Its row, and its fact if there is one, wait until the letter is written.
-    pub(super) async fn bury(
-        &mut self,
-        item: Item,
-        key: Option<EffectKey>,
-        reason: &'static str,
-        detail: String,
-        policy: bool,
-    ) {
+    pub(super) async fn bury(&mut self, item: Item, key: Option<EffectKey>, cause: Cause) {
         let letter = self.parked.expect_letter(&item, key);
         let dead = Dead {
             body: Body::Row(item.received),
             ticket: item.ticket,
-            reason,
-            detail,
-            policy,
+            cause,
             tell: Some(Tell {
                 lane: self.tell.clone(),
                 letter,

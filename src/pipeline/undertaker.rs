@@ -1,5 +1,5 @@
 //! Buries what cannot be processed: one undertaker a dead-letter queue. Takes dead records, reports each finished when its
-//! delivery report is in hand, and tells the lane that keeps a row waiting for it.
+//! delivery report is in hand, and tells the lane that keeps a row waiting for it. Of a row that may be none of ours it asks the database first.
 //!
 //! Several at once: a letter that cannot be written holds its own record, not the letters behind it, however many such
 //! there are. A record whose partition goes is dropped, wherever it waits. It never decides that a record is dead, and never
@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -16,7 +17,9 @@ use super::item::{Finished, Received};
 use super::outcome::{Disposition, Outcome};
 use super::shared::{Shared, Ticket};
 use super::standstill::Target;
+use crate::consumers::{Consumer, EffectKey, Reason, Refusal};
 use crate::dead_letters::{Letter, Queue, WriteError};
+use crate::postgres::LedgerError;
 use crate::progress::ConsumerSet;
 use crate::record::Record;
 
@@ -28,10 +31,19 @@ const AT_ONCE: usize = 64;
 pub(super) struct Dead {
     pub(super) body: Body,
     pub(super) ticket: Ticket,
+    pub(super) cause: Cause,
+    pub(super) tell: Option<Tell>,
+}
+
+/// Why a record is dead.
+#[derive(Debug, Clone)]
+pub(super) struct Cause {
     pub(super) reason: &'static str,
     pub(super) detail: String,
+    /// A policy of ours sets it aside.
     pub(super) policy: bool,
-    pub(super) tell: Option<Tell>,
+    /// It is dead only if the database knows this key; else its row is none of ours.
+    pub(super) if_known: Option<EffectKey>,
 }
 
 #[derive(Debug)]
@@ -55,6 +67,23 @@ pub(super) struct Undertaker {
     pub(super) shared: Arc<Shared>,
 }
 
+impl Cause {
+    pub(super) const fn new(reason: &'static str, detail: String) -> Self {
+        Self {
+            reason,
+            detail,
+            policy: false,
+            if_known: None,
+        }
+    }
+}
+
+impl From<Refusal> for Cause {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.reason(), refusal.to_string())
+    }
+}
+
 impl Undertaker {
     pub(super) async fn run(self, mut dead: mpsc::Receiver<Dead>) {
         // Everything is taken off the queue at once, as much as the memory budget allows: what waits there could not be
@@ -72,11 +101,11 @@ impl Undertaker {
     }
 
     async fn bury(&self, dead: Dead, turns: &Semaphore) {
-        if self.is_written(&dead, turns).await {
+        if let Some(outcome) = self.outcome(&dead, turns).await {
             let done = Finished {
                 ticket: dead.ticket,
                 consumers: self.consumers,
-                outcome: Outcome::DeadLettered(dead.reason),
+                outcome,
             };
             // The pipeline is gone only when the process is going: nothing is committed then.
             let _gone = self.finished.send(vec![done]).await;
@@ -87,13 +116,36 @@ impl Undertaker {
         }
     }
 
+    /// `None` if the record stopped being ours before.
+    async fn outcome(&self, dead: &Dead, turns: &Semaphore) -> Option<Outcome> {
+        if !dead.ticket.epoch.is_live() {
+            return None;
+        }
+        if !self.is_known(dead).await? {
+            self.shared.halts.ended(self.queue, 1);
+            return Some(Outcome::Ignored(Reason::BeforeCutOff));
+        }
+        let is_written = self.is_written(dead, turns).await;
+        is_written.then_some(Outcome::DeadLettered(dead.cause.reason))
+    }
+
+    /// Whether its row is one of ours. A database that cannot tell, because of this very record, keeps it from nobody.
+    async fn is_known(&self, dead: &Dead) -> Option<bool> {
+        let (Some(ledger), Queue::Consumer(consumer), Some(key)) =
+            (&self.shared.ports.ledger, self.queue, &dead.cause.if_known)
+        else {
+            return Some(true);
+        };
+        let known = self
+            .insist(&dead.ticket, consumer, "knows", || ledger.knows(key))
+            .await?;
+        Some(known.unwrap_or(true))
+    }
+
     /// False if the record stopped being ours before its letter was written.
     async fn is_written(&self, dead: &Dead, turns: &Semaphore) -> bool {
-        let epoch = &dead.ticket.epoch;
-        if !epoch.is_live() {
-            return false;
-        }
-        let Some(admitted) = self.shared.halts.admit(self.queue, dead.reason, dead.policy) else {
+        let (epoch, cause) = (&dead.ticket.epoch, &dead.cause);
+        let Some(admitted) = self.shared.halts.admit(self.queue, cause.reason, cause.policy) else {
             self.shared.until_ended(epoch).await;
             return false;
         };
@@ -111,27 +163,45 @@ impl Undertaker {
         else {
             return true;
         };
-        let mut backoff = Backoff::default();
-        while dead.ticket.epoch.is_live() {
-            self.shared.await_turn(consumer, Target::Database).await;
-            let noted = ledger.bury(consumer, &received.change.row, dead.reason);
-            match self.shared.call(consumer, "mark_dead", noted).await {
-                Ok(()) => return true,
-                Err(error) => match Disposition::of_ledger(&error) {
-                    // The letter tells what is wrong with it; the reconciler will find the row once more.
-                    Disposition::Proceed | Disposition::Bisect { .. } | Disposition::Hold { .. } => {
-                        tracing::error!(%error, consumer = consumer.name(), "dead letter not noted in the database");
-                        return true;
-                    }
-                    wait @ (Disposition::Retry { .. } | Disposition::StandStill { .. }) => {
-                        self.shared
-                            .wait_for(consumer, Target::Database, wait, &mut backoff)
-                            .await;
-                    }
-                },
+        let note = || ledger.bury(consumer, &received.change.row, dead.cause.reason);
+        match self.insist(&dead.ticket, consumer, "mark_dead", note).await {
+            None => false,
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                // The letter tells what is wrong with it; the reconciler will find the row once more.
+                tracing::error!(%error, consumer = consumer.name(), "dead letter not noted in the database");
+                true
             }
         }
-        false
+    }
+
+    /// What the database says about this record, however long it is away. `None` if the record stopped being ours.
+    async fn insist<'a, T>(
+        &self,
+        ticket: &Ticket,
+        consumer: Consumer,
+        name: &'static str,
+        call: impl Fn() -> BoxFuture<'a, Result<T, LedgerError>>,
+    ) -> Option<Result<T, LedgerError>> {
+        let mut backoff = Backoff::default();
+        while ticket.epoch.is_live() {
+            self.shared.await_turn(consumer, Target::Database).await;
+            let error = match self.shared.call(consumer, name, call()).await {
+                Ok(done) => return Some(Ok(done)),
+                Err(error) => error,
+            };
+            match Disposition::of_ledger(&error) {
+                Disposition::Proceed | Disposition::Bisect { .. } | Disposition::Hold { .. } => {
+                    return Some(Err(error));
+                }
+                wait @ (Disposition::Retry { .. } | Disposition::StandStill { .. }) => {
+                    self.shared
+                        .wait_for(consumer, Target::Database, wait, &mut backoff)
+                        .await;
+                }
+            }
+        }
+        None
     }
 
     /// Writes a letter and waits for its delivery report, however long it takes. False if the record stopped being ours.
@@ -144,11 +214,11 @@ impl Undertaker {
         let letter = Letter {
             queue: self.queue,
             record,
-            reason: dead.reason,
-            detail: &dead.detail,
-            policy: dead.policy,
+            reason: dead.cause.reason,
+            detail: &dead.cause.detail,
+            policy: dead.cause.policy,
         };
-        let (queue, reason, detail) = (self.queue.name(), dead.reason, dead.detail.as_str());
+        let (queue, reason, detail) = (self.queue.name(), dead.cause.reason, dead.cause.detail.as_str());
         let mut backoff = Backoff::default();
         while epoch.is_live() {
             let turn = tokio::select! {

@@ -1,6 +1,7 @@
 //! The last good rules in Redis: for a start while the database is away.
 //!
-//! Takes and gives the programs as they were written, and the cut-off. It is a copy that may be lost: nothing waits for it,
+//! Takes and gives the programs as they were written, and the cut-off, under a key of the database's own: a Redis may keep
+//! those of several. It is a copy that may be lost: nothing waits for it,
 //! and every failure is a text for the log.
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use redis::{Pipeline, Value};
 use serde_json::value::RawValue;
 
+use super::DatabaseUrl;
 use crate::dedupe::RedisUrl;
 use crate::dedupe::redis::Connector;
 
@@ -16,6 +18,7 @@ use crate::dedupe::redis::Connector;
 #[derive(Debug)]
 pub struct RulesCache {
     connector: Connector,
+    key: String,
 }
 
 /// A program file with the cut-off beside it.
@@ -26,24 +29,24 @@ pub(super) struct Snapshot {
     pub(super) programs: Vec<Box<RawValue>>,
 }
 
-const KEY: &str = "crm:programs";
 /// All programs of all merchants may be some megabytes.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 impl RulesCache {
-    /// Opens no connection yet.
+    /// For the programs of this database. Opens no connection yet.
     ///
     /// # Errors
     /// The address cannot be used.
-    pub fn new(url: &RedisUrl) -> Result<Self, String> {
+    pub fn new(url: &RedisUrl, database: &DatabaseUrl) -> Result<Self, String> {
         let connector = Connector::new(url, TIMEOUT).map_err(|error| error.to_string())?;
-        Ok(Self { connector })
+        let key = format!("crm:programs:{:016x}", database.fingerprint());
+        Ok(Self { connector, key })
     }
 
     pub(super) async fn save(&self, snapshot: &Snapshot) -> Result<(), String> {
         let text = serde_json::to_string(snapshot).map_err(|error| error.to_string())?;
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("SET").arg(KEY).arg(text);
+        pipeline.cmd("SET").arg(&self.key).arg(text);
         let asked = self.connector.ask(&pipeline).await;
         asked.map(drop).map_err(|error| error.to_string())
     }
@@ -51,17 +54,19 @@ impl RulesCache {
     /// `None` if nothing was ever saved.
     pub(super) async fn load(&self) -> Result<Option<Snapshot>, String> {
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("GET").arg(KEY);
+        pipeline.cmd("GET").arg(&self.key);
         let asked = self.connector.ask(&pipeline).await;
         match asked.map_err(|error| error.to_string())?.first() {
             Some(Value::BulkString(bytes)) => {
                 let read = serde_json::from_slice(bytes);
                 // The parser's own words may quote the programs; its place is enough.
-                read.map(Some)
-                    .map_err(|error| format!("{KEY} is damaged at line {}, column {}", error.line(), error.column()))
+                read.map(Some).map_err(|error| {
+                    let (line, column) = (error.line(), error.column());
+                    format!("{} is damaged at line {line}, column {column}", self.key)
+                })
             }
             Some(Value::Nil) | None => Ok(None),
-            Some(_) => Err(format!("{KEY} is no text")),
+            Some(_) => Err(format!("{} is no text", self.key)),
         }
     }
 }

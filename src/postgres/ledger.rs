@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 
 use super::client::Parameter;
 use super::{Announcement, Client, Ledger, LedgerError, Standing, calls, field};
-use crate::consumers::{Consumer, Effect};
+use crate::consumers::{Consumer, Effect, EffectKey};
 use crate::rows::Row;
 
 /// The real one.
@@ -89,6 +89,16 @@ impl Ledger for PostgresLedger {
         async move {
             let statement = "select crm_events.announcement_rejected($1, $2)";
             self.call(statement, &[(&id, Type::TEXT), (&reason, Type::TEXT)]).await
+        }
+        .boxed()
+    }
+
+    fn knows<'a>(&'a self, key: &'a EffectKey) -> BoxFuture<'a, Result<bool, LedgerError>> {
+        async move {
+            let statement = "select exists (select from crm_events.effects where effect_key = $1)";
+            let rows = self.client.query(statement, &[(&key.as_str(), Type::TEXT)]).await?;
+            let row = rows.first();
+            row.map_or_else(|| Err(LedgerError::Unknown("no row".to_owned())), |row| field(row, 0))
         }
         .boxed()
     }

@@ -15,7 +15,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{Announcement, Ledger, LedgerError, Standing};
-use crate::consumers::{Consumer, Effect, Proof};
+use crate::consumers::{Consumer, Effect, EffectKey, Proof};
 use crate::faults::{Gate, Script};
 use crate::inngest::EventData;
 use crate::rows::Row;
@@ -25,7 +25,7 @@ use crate::rows::Row;
 pub struct MemoryLedger {
     state: Mutex<State>,
     faults: Script<Fault>,
-    poison: Mutex<Vec<String>>,
+    troubles: Mutex<Vec<(String, LedgerError)>>,
 }
 
 /// What one call meets.
@@ -53,7 +53,8 @@ struct State {
     counts: BTreeMap<String, BTreeMap<String, Decimal>>,
     announcements: Vec<Written>,
     buried: Vec<(Consumer, String, String)>,
-    calls: BTreeMap<&'static str, usize>,
+    /// By function: of how many effects each call was.
+    calls: BTreeMap<&'static str, Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -72,8 +73,13 @@ impl MemoryLedger {
 
     /// From now on a call with an effect whose key contains this text is rejected.
     pub fn poison(&self, part_of_key: &str) {
-        let mut poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
-        poison.push(part_of_key.to_owned());
+        self.trouble(part_of_key, LedgerError::Rejected("22003 poisoned".to_owned()));
+    }
+
+    /// From now on a call with an effect whose key contains this text ends in this error, nothing done.
+    pub fn trouble(&self, part_of_key: &str, error: LedgerError) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.push((part_of_key.to_owned(), error));
     }
 
     /// Whatever was asked about and not found is settled just so.
@@ -95,7 +101,13 @@ impl MemoryLedger {
     /// How often a function was called, answered or not.
     #[must_use]
     pub fn calls(&self, name: &str) -> usize {
-        self.state().calls.get(name).copied().unwrap_or_default()
+        self.sizes(name).len()
+    }
+
+    /// The same, each with how many effects it was of.
+    #[must_use]
+    pub fn sizes(&self, name: &str) -> Vec<usize> {
+        self.state().calls.get(name).cloned().unwrap_or_default()
     }
 
     /// Everything written down, in order, with whether it is marked as announced.
@@ -132,7 +144,7 @@ impl MemoryLedger {
         keys: &[&str],
         does: impl FnOnce(&mut State) -> T,
     ) -> Result<T, LedgerError> {
-        *self.state().calls.entry(name).or_default() += 1;
+        self.state().calls.entry(name).or_default().push(keys.len());
         let mut is_lost = false;
         match self.faults.next() {
             None => {}
@@ -141,10 +153,10 @@ impl MemoryLedger {
             Some(Fault::Hold(gate)) => gate.pass().await,
             Some(Fault::Slow(delay)) => tokio::time::sleep(delay).await,
         }
-        let poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let is_poisoned = |key: &&str| poison.iter().any(|part| key.contains(part.as_str()));
-        if keys.iter().any(is_poisoned) {
-            return Err(LedgerError::Rejected("22003 poisoned".to_owned()));
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let met = |(part, _): &&(String, LedgerError)| keys.iter().any(|key| key.contains(part.as_str()));
+        if let Some((_, error)) = troubles.iter().find(met) {
+            return Err(error.clone());
         }
         let done = does(&mut self.state());
         if is_lost {
@@ -295,6 +307,16 @@ impl Ledger for MemoryLedger {
                 for written in &mut state.announcements {
                     written.rejected |= *written.announcement.id == *id;
                 }
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn knows<'a>(&'a self, key: &'a EffectKey) -> BoxFuture<'a, Result<bool, LedgerError>> {
+        async move {
+            self.call("knows", &[key.as_str()], |state| {
+                state.settled.contains_key(key.as_str())
             })
             .await
         }

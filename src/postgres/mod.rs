@@ -20,7 +20,7 @@ mod url;
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 
-use crate::consumers::{Consumer, Effect};
+use crate::consumers::{Consumer, Effect, EffectKey};
 use crate::inngest::event::ANNOUNCED_V;
 use crate::rows::Row;
 
@@ -51,6 +51,9 @@ pub trait Ledger: Send + Sync {
 
     /// This announcement will never be accepted.
     fn announcement_rejected<'a>(&'a self, id: &'a str, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>>;
+
+    /// Whether anything is known of this fact.
+    fn knows<'a>(&'a self, key: &'a EffectKey) -> BoxFuture<'a, Result<bool, LedgerError>>;
 
     /// A record of this row is in this consumer's dead letters: its effects are `dead` with the basis it had.
     fn bury<'a>(&'a self, consumer: Consumer, row: &'a Row, reason: &'a str) -> BoxFuture<'a, Result<(), LedgerError>>;

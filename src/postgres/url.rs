@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
+use crate::consumers::fnv1a;
+
 /// Where the database is, with its password: never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl {
@@ -79,6 +81,20 @@ impl DatabaseUrl {
 
     pub(super) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Names the database, as far as its address does: hosts, ports, its name and the user, by which some poolers know whose
+    /// database is meant. Without the password, which may change.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let config = &self.config;
+        let place = format!(
+            "{:?} {:?} {:?}",
+            config.get_hosts(),
+            config.get_hostaddrs(),
+            config.get_ports()
+        );
+        let name = format!("{:?} {:?}", config.get_user(), config.get_dbname());
+        fnv1a([&place, &name])
     }
 
     pub(super) fn uses_tls(&self) -> bool {
@@ -159,6 +175,21 @@ mod tests {
         assert_eq!(url.config().get_application_name(), Some("x"));
         let system = DatabaseUrl::parse("postgres://u@db.example/crm?sslrootcert=system").expect("valid");
         assert_eq!(system.root_file(), None);
+    }
+
+    #[test]
+    fn databases_are_told_apart_and_a_new_password_makes_no_other() {
+        let of = |url: &str| DatabaseUrl::parse(url).expect(url).fingerprint();
+        let one = of("postgres://u:p@db.example:5432/crm");
+        assert_eq!(one, of("postgres://u:other@db.example:5432/crm?sslmode=require"));
+        for other in [
+            "postgres://u:p@db.example:5432/other",
+            "postgres://u:p@db.example:6432/crm",
+            "postgres://u:p@other.example:5432/crm",
+            "postgres://u.project:p@db.example:5432/crm",
+        ] {
+            assert_ne!(one, of(other), "{other}");
+        }
     }
 
     #[test]

@@ -275,6 +275,11 @@ impl Walk<'_> {
                         let subject = format!("{table}:{}", row.id);
                         self.find("refused", Some(consumer), subject, Some(refusal.to_string()));
                     }
+                    Decision::RefuseIfKnown(refusal, key) => {
+                        if self.question.ledger.knows(&key).await? {
+                            self.find("refused", Some(consumer), key.to_string(), Some(refusal.to_string()));
+                        }
+                    }
                     Decision::Deliver(effects) => {
                         let rules = &self.question.rules;
                         let idle = consumer == Consumer::Tier && adds_nothing(&change, rules, self.question.now);

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::GRACE_MS;
 use super::balance::{Place, verdicts};
 use super::state::{Verdict, Way, decide, newest_ms, read};
-use crate::consumers::{Consumer, Decision, Effect, Rules};
+use crate::consumers::{Consumer, Decision, Effect, Reason, Rules};
 use crate::postgres::{Books, EffectState, Ledger, LedgerError, LedgerRow, MemberState, Noted};
 use crate::rows::Table;
 
@@ -132,45 +132,23 @@ async fn of_row(asked: &Asked<'_>, table: Table, row: &LedgerRow) -> Result<RowD
     };
     let age_ms = newest_ms(&change.row).map(|newest_ms| row.read_at_ms.saturating_sub(newest_ms));
     for consumer in consumers.iter().copied().filter(|consumer| consumer.reads(table)) {
-        let plain = |decision, reason, next: &str| Decided {
-            consumer: consumer.name(),
-            decision,
-            reason,
-            effect_key: None,
-            event_id: None,
-            target: None,
-            due_at: None,
-            place: None,
-            effect: None,
-            announcements: Vec::new(),
-            next: next.to_owned(),
-        };
+        let plain = |decision, reason, next: &str| plain(consumer, decision, reason, next);
         match decide(consumer, &change, rules, now) {
             Decision::Ignore(reason) => {
-                let mut states = books.states_of_row(table, &row.id).await?;
-                states.retain(|state| settler(&state.kind) == Some(consumer));
-                if states.is_empty() {
-                    dossier
-                        .decisions
-                        .push(plain("ignore", reason.as_str(), "Nothing is to be done."));
-                }
-                for state in states {
-                    let next = format!(
-                        "Nothing is to be done about the row as it is now. {}",
-                        next(place_of(&state), &state)
-                    );
-                    dossier.decisions.push(Decided {
-                        effect_key: Some(state.effect_key.clone()),
-                        announcements: books.noted(&[&state.effect_key]).await?,
-                        effect: Some(state),
-                        ..plain("ignore", reason.as_str(), &next)
-                    });
-                }
+                dossier
+                    .decisions
+                    .extend(ignored(books, consumer, (table, &row.id), reason).await?);
             }
             Decision::Refuse(refusal) => {
                 let next = format!("Its record is in the dead letters: {refusal}.");
                 dossier.decisions.push(plain("refuse", refusal.reason(), &next));
             }
+            Decision::RefuseIfKnown(refusal, key) => dossier.decisions.push(if ledger.knows(&key).await? {
+                let next = format!("Its record is in the dead letters: {refusal}.");
+                plain("refuse", refusal.reason(), &next)
+            } else {
+                plain("ignore", Reason::BeforeCutOff.as_str(), "Nothing is to be done.")
+            }),
             Decision::Deliver(effects) => {
                 for effect in effects {
                     let decided = plain("deliver", effect.reason.as_str(), "");
@@ -182,6 +160,55 @@ async fn of_row(asked: &Asked<'_>, table: Table, row: &LedgerRow) -> Result<RowD
         }
     }
     Ok(dossier)
+}
+
+fn plain(consumer: Consumer, decision: &'static str, reason: &'static str, next: &str) -> Decided {
+    Decided {
+        consumer: consumer.name(),
+        decision,
+        reason,
+        effect_key: None,
+        event_id: None,
+        target: None,
+        due_at: None,
+        place: None,
+        effect: None,
+        announcements: Vec::new(),
+        next: next.to_owned(),
+    }
+}
+
+/// What is known of a row that leads to nothing now.
+async fn ignored(
+    books: &Books,
+    consumer: Consumer,
+    (table, id): (Table, &str),
+    reason: Reason,
+) -> Result<Vec<Decided>, LedgerError> {
+    let mut states = books.states_of_row(table, id).await?;
+    states.retain(|state| settler(&state.kind) == Some(consumer));
+    if states.is_empty() {
+        return Ok(vec![plain(
+            consumer,
+            "ignore",
+            reason.as_str(),
+            "Nothing is to be done.",
+        )]);
+    }
+    let mut decided = Vec::new();
+    for state in states {
+        let next = format!(
+            "Nothing is to be done about the row as it is now. {}",
+            next(place_of(&state), &state)
+        );
+        decided.push(Decided {
+            effect_key: Some(state.effect_key.clone()),
+            announcements: books.noted(&[&state.effect_key]).await?,
+            effect: Some(state),
+            ..plain(consumer, "ignore", reason.as_str(), &next)
+        });
+    }
+    Ok(decided)
 }
 
 async fn of_effect(

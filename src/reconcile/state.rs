@@ -181,6 +181,34 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_and_a_code_that_do_not_tell_their_age_are_ours_only_if_they_are_known() {
+        let rules = Rules {
+            database: true,
+            ..Rules::new(std::sync::Arc::default(), Some(Timestamp::UNIX_EPOCH))
+        };
+        let claim = r#"{"id": "c", "user_id": "u", "merchant_id": "m", "mission_id": "s", "status": "claimed", "period": null,
+            "claimed_at": null}"#;
+        let code = r#"{"id": "c", "code": "-", "merchant_id": "m", "status": "redeemed", "user_id": "u"}"#;
+        for (table, consumer, image) in [
+            (Table::MissionClaims, Consumer::Reward, claim),
+            (Table::Codes, Consumer::Marketplace, code),
+        ] {
+            let change = read(table, &row(image)).expect("a row");
+            let Decision::Deliver(effects) = decide(consumer, &change, &rules, Timestamp::UNIX_EPOCH) else {
+                panic!("{change:?}");
+            };
+            let verdict = |standing| {
+                effects
+                    .iter()
+                    .map(|effect| Verdict::of(effect, standing))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(verdict(Standing::Absent), [Verdict::NotOurs], "{table}");
+            assert_eq!(verdict(Standing::Zero), [Verdict::Missing], "{table}");
+        }
+    }
+
+    #[test]
     fn a_row_that_its_record_could_not_be_read_of_says_why() {
         let problem = read(
             Table::Codes,

@@ -37,6 +37,7 @@ pub struct Telemetry {
     received: Counter<u64>,
     outcomes: Counter<u64>,
     dead_letters: Counter<u64>,
+    batches: Counter<u64>,
     claims: Counter<u64>,
     latency: Histogram<f64>,
     requests: Counter<u64>,
@@ -139,6 +140,7 @@ impl Telemetry {
             received: counter(names::RECEIVED, "Records fetched from Kafka."),
             outcomes: counter(names::OUTCOMES, "Records that ended, by consumer and outcome."),
             dead_letters: counter(names::DEAD_LETTERS, "Dead letters written, by queue and reason."),
+            batches: counter(names::BATCHES, "Batches that lanes took, by consumer."),
             claims: counter(names::CLAIMS, "Answers of the dedupe store, by consumer and answer."),
             latency: seconds(
                 names::LATENCY,
@@ -184,6 +186,7 @@ impl Telemetry {
         self.received.add(0, &[]);
         self.room_pauses.add(0, &[]);
         for consumer in Consumer::ALL {
+            self.batches.add(0, &[consumer_label(Some(consumer))]);
             for label in Outcome::LABELS {
                 self.outcomes
                     .add(0, &[consumer_label(Some(consumer)), KeyValue::new("outcome", label)]);
@@ -241,6 +244,11 @@ impl Telemetry {
         row.zip(label)
             .and_then(|(row, label)| row.get(label))
             .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// A lane of this consumer took what was there.
+    pub fn batch_taken(&self, consumer: Consumer) {
+        self.batches.add(1, &[consumer_label(Some(consumer))]);
     }
 
     /// What the dedupe store said about the keys of one batch. A foreign lease is counted each time it is looked at.

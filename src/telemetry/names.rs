@@ -5,6 +5,8 @@ pub const BUILD: &str = "crm_build_info";
 pub const RECEIVED: &str = "crm_records_received";
 pub const OUTCOMES: &str = "crm_record_outcomes";
 pub const DEAD_LETTERS: &str = "crm_dead_letters";
+/// What lanes took at once.
+pub const BATCHES: &str = "crm_lane_batches";
 pub const CLAIMS: &str = "crm_dedupe_claims";
 pub const LATENCY: &str = "crm_commit_to_accepted";
 pub const REQUESTS: &str = "crm_inngest_requests";
@@ -35,11 +37,12 @@ pub const EFFECTS_OVERDUE: &str = "crm_effects_overdue";
 pub const POLL_AGE: &str = "crm_poll_age";
 pub const TICK_AGE: &str = "crm_tick_age";
 
-pub const ALL: [&str; 31] = [
+pub const ALL: [&str; 32] = [
     BUILD,
     RECEIVED,
     OUTCOMES,
     DEAD_LETTERS,
+    BATCHES,
     CLAIMS,
     LATENCY,
     REQUESTS,

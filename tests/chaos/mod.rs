@@ -223,7 +223,7 @@ fn decided(change: &Change, rules: &Rules) -> BTreeMap<String, Debt> {
     for consumer in [Consumer::Currency, Consumer::Reward, Consumer::Marketplace] {
         match consumers::decide(consumer, &row, rules, now) {
             Decision::Ignore(_) => {}
-            Decision::Refuse(refusal) => panic!("{refusal}: {value}"),
+            Decision::Refuse(refusal) | Decision::RefuseIfKnown(refusal, _) => panic!("{refusal}: {value}"),
             Decision::Deliver(effects) => events.extend(effects.into_iter().map(|effect| {
                 let debt = if effect.proof == Proof::Change {
                     Debt::Owed

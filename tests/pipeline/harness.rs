@@ -23,18 +23,22 @@ use tokio_util::sync::CancellationToken;
 pub(super) const PURCHASES: TopicPartition = TopicPartition { topic: 0, partition: 0 };
 pub(super) const OTHER_PURCHASES: TopicPartition = TopicPartition { topic: 0, partition: 1 };
 pub(super) const WALLET: TopicPartition = TopicPartition { topic: 1, partition: 0 };
-
 pub(super) const REFERRALS: TopicPartition = TopicPartition { topic: 3, partition: 0 };
+pub(super) const CODES: TopicPartition = TopicPartition { topic: 4, partition: 0 };
 
-const TOPICS: [&str; 4] = [
+const TOPICS: [&str; 5] = [
     "crm.public.purchase_ledger",
     "crm.public.wallet_ledger",
     "crm.public.form_submissions",
     "crm.public.referral_ledger",
+    "crm.public.codes",
 ];
 
 /// 2026-11-20T12:00:00Z; every row of these tests was committed a second before.
 pub(super) const NOW_MS: i64 = 1_795_176_000_000;
+
+/// When a snapshot was taken.
+pub(super) const SNAPSHOT_MS: i64 = 1_795_175_000_000;
 
 /// Longer than any back-off adds up to here.
 const PATIENCE: Duration = Duration::from_secs(3 * 3600);

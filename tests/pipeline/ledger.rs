@@ -15,9 +15,10 @@ use crm_event_processors::postgres::LedgerError;
 use crm_event_processors::postgres::memory::Fault;
 use futures::future::BoxFuture;
 
-use super::harness::{PURCHASES, Purchase, REFERRALS, Start, Worker, World, award_id, completed, patiently, snapshot};
+use super::harness::{
+    NOW_MS, PURCHASES, Purchase, REFERRALS, SNAPSHOT_MS, Start, Worker, World, award_id, completed, patiently, snapshot,
+};
 
-const SNAPSHOT_MS: i64 = 1_795_175_000_000;
 const TIER: &str = "tier:m-any:u-1";
 
 fn snapshot_id(purchase: &str, ts_ms: i64) -> String {
@@ -29,12 +30,20 @@ async fn currency(world: &World) -> Worker {
 }
 
 /// One lane, so that what is there at the start is one batch.
-async fn tier(world: &World) -> Worker {
+async fn one_lane(world: &World, consumer: Consumer) -> Worker {
     let start = Start {
-        consumers: vec![(Consumer::Tier, 1)],
+        consumers: vec![(consumer, 1)],
         ..Start::of(&[])
     };
     world.worker_as(start, &[PURCHASES]).await
+}
+
+async fn tier(world: &World) -> Worker {
+    one_lane(world, Consumer::Tier).await
+}
+
+async fn mission(world: &World) -> Worker {
+    one_lane(world, Consumer::Mission).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,20 +122,6 @@ async fn a_newest_state_that_is_settled_covers_the_older_ones_in_hand() {
     let worker = currency(&world).await;
     world.all_committed(PURCHASES).await;
     assert_eq!(world.awards().last(), Some(&snapshot_id("p-1", SNAPSHOT_MS + 4)));
-    worker.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_row_older_than_the_cut_off_is_processed_only_if_the_database_knows_it() {
-    let (mut world, ledger) = World::with_ledger();
-    world.effective_from = Some("2026-11-20T11:30:00Z".parse().expect("a time"));
-    ledger.open("award:p-known");
-    world.purchase(&Purchase::completed("p-known", 10));
-    world.purchase(&Purchase::completed("p-other", 20));
-    let worker = currency(&world).await;
-    world.all_committed(PURCHASES).await;
-    assert_eq!(world.awards(), [award_id("p-known", 10)]);
-    assert_eq!(worker.telemetry.outcomes(Consumer::Currency, "ignored"), 1);
     worker.stop().await;
 }
 
@@ -263,12 +258,17 @@ async fn while_inngest_is_away_nothing_is_marked_and_nothing_committed() {
     }
     world.purchase(&Purchase::completed("p-1", 10));
     let worker = tier(&world).await;
-    worker
-        .wait_until(|status| status.partitions.iter().any(|p| p.outstanding > 0))
-        .await;
+    patiently(async {
+        while world.inngest.faults().remaining() > 20 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+    .await;
+    assert_eq!(ledger.announcements(), [(format!("{TIER}:1"), false)]);
     assert_eq!(world.log.committed(PURCHASES).unwrap_or(0), 0);
     world.all_committed(PURCHASES).await;
     assert_eq!(world.accepted("loyalty/tier.upgraded").len(), 1);
+    assert_eq!(ledger.announcements(), [(format!("{TIER}:1"), true)]);
     worker.stop().await;
 }
 
@@ -279,11 +279,7 @@ async fn one_row_that_the_database_rejects_costs_one_dead_letter_and_the_databas
     for row in 1..=6 {
         world.raw(PURCHASES, &completed(&format!("p-{row}"), row));
     }
-    let start = Start {
-        consumers: vec![(Consumer::Mission, 1)],
-        ..Start::of(&[])
-    };
-    let worker = world.worker_as(start, &[PURCHASES]).await;
+    let worker = mission(&world).await;
     world.all_committed(PURCHASES).await;
     let letters = world.dead_letters.letters();
     assert_eq!(letters.len(), 1);
@@ -298,7 +294,7 @@ async fn one_row_that_the_database_rejects_costs_one_dead_letter_and_the_databas
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_takes_too_long_is_halved() {
+async fn a_call_that_takes_too_long_is_halved_and_the_next_batch_is_smaller() {
     let (world, ledger) = World::with_ledger();
     for _ in 0..3 {
         let too_long = LedgerError::TooLong("57014".to_owned());
@@ -307,14 +303,75 @@ async fn a_call_that_takes_too_long_is_halved() {
     for row in 1..=8 {
         world.raw(PURCHASES, &completed(&format!("p-{row}"), row));
     }
-    let start = Start {
-        consumers: vec![(Consumer::Mission, 1)],
-        ..Start::of(&[])
-    };
-    let worker = world.worker_as(start, &[PURCHASES]).await;
+    let worker = mission(&world).await;
     world.all_committed(PURCHASES).await;
     assert_eq!(worker.telemetry.outcomes(Consumer::Mission, "delivered"), 8);
     assert!(world.dead_letters.letters().is_empty());
+    assert_eq!(ledger.sizes("record_progress"), [8, 4, 2, 1, 1, 2, 4]);
+    for row in 9..=23 {
+        world.raw(PURCHASES, &completed(&format!("p-{row}"), row));
+    }
+    world.all_committed(PURCHASES).await;
+    assert_eq!(ledger.sizes("record_progress").split_off(7), [4, 5, 6]);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comparison_that_takes_too_long_makes_the_next_batch_smaller() {
+    let (world, ledger) = World::with_ledger();
+    for _ in 0..2 {
+        let too_long = LedgerError::TooLong("57014".to_owned());
+        ledger.faults().push(Fault::Error(too_long));
+    }
+    for row in 1..=8 {
+        world.raw(PURCHASES, &snapshot(&format!("p-{row}"), SNAPSHOT_MS));
+    }
+    let worker = one_lane(&world, Consumer::Currency).await;
+    world.all_committed(PURCHASES).await;
+    assert_eq!(ledger.sizes("compare_effects"), [8, 4, 2, 2, 4]);
+    for row in 9..=13 {
+        world.raw(PURCHASES, &snapshot(&format!("p-{row}"), SNAPSHOT_MS));
+    }
+    world.all_committed(PURCHASES).await;
+    // What fits is one more with every batch that Inngest takes whole.
+    assert_eq!(ledger.sizes("compare_effects").split_off(5), [5]);
+    assert_eq!(world.awards().len(), 13);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_row_that_the_database_cannot_work_on_makes_no_batch_small() {
+    let (world, ledger) = World::with_ledger();
+    ledger.poison(":p-3");
+    for row in 1..=8 {
+        world.raw(PURCHASES, &completed(&format!("p-{row}"), row));
+    }
+    let worker = mission(&world).await;
+    world.all_committed(PURCHASES).await;
+    let before = ledger.calls("record_progress");
+    for row in 9..=29 {
+        world.raw(PURCHASES, &completed(&format!("p-{row}"), row));
+    }
+    world.all_committed(PURCHASES).await;
+    assert_eq!(ledger.sizes("record_progress").split_off(before), [21]);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_one_row_and_of_many_are_one_call_for_a_mission() {
+    let (world, ledger) = World::with_ledger();
+    world.purchase(&Purchase::completed("p-1", 10));
+    world.purchase(&Purchase::completed("p-2", 20));
+    world.purchase(&Purchase {
+        refunded: "40.00",
+        ..Purchase::update("p-1", "partially_refunded", 30)
+    });
+    world.purchase(&Purchase::update("p-1", "cancelled", 40));
+    let worker = mission(&world).await;
+    world.all_committed(PURCHASES).await;
+    assert_eq!(ledger.sizes("record_progress"), [2], "the newest state of each row");
+    assert_eq!(worker.telemetry.outcomes(Consumer::Mission, "delivered"), 2);
+    assert_eq!(worker.telemetry.outcomes(Consumer::Mission, "superseded"), 2);
     worker.stop().await;
 }
 
@@ -333,7 +390,7 @@ async fn a_mission_tells_its_progress_and_a_repetition_tells_nothing() {
 
 /// A qualified referral is two grants, one for each side.
 fn referral(lsn: u32) -> String {
-    let ms = super::harness::NOW_MS - 1000;
+    let ms = NOW_MS - 1000;
     format!(
         r#"{{"before":null,"after":{{"id":"r-1","referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m-any",
         "status":"qualified","created_at":"2026-11-20T11:00:00.000000Z"}},

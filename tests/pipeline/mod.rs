@@ -1,6 +1,7 @@
 //! The pipeline on fakes, time paused: what goes out, and what is committed.
 
 mod crashes;
+mod cut_off;
 mod delivery;
 mod halts;
 mod harness;

@@ -379,8 +379,7 @@ async fn claims_and_codes_without_a_time_are_counted_as_older_than_the_cut_off()
     let db = database().await;
     db.own
         .run(
-            "update crm_events.settings set value = '2099-01-01T00:00:00Z' where name = 'effective_from';
-             insert into mission_claims values ('c', 'u-1', 'm-1', 'spend', 'claimed', null, null);
+            "insert into mission_claims values ('c', 'u-1', 'm-1', 'spend', 'claimed', null, null);
              insert into codes values ('k', 'x', 'm-1', 'redeemed', 'u-1', null), ('free', 'y', 'm-1', 'issued', null, null)",
         )
         .await;

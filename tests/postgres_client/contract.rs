@@ -240,7 +240,10 @@ async fn an_effect_in_the_dead_letters_is_dead_until_its_row_changes() {
     let change = world.bought("p", "u").await;
     let award = world.decided(Consumer::Currency, &change);
     let bury = |consumer| within(world.ledger.bury(consumer, &change.row, "inngest_rejected"));
+    let knows = || within(world.ledger.knows(&award.key));
+    assert_eq!(knows().await.ok(), Some(false));
     bury(Consumer::Currency).await.expect("buries");
+    assert_eq!(knows().await.ok(), Some(true));
     let dead = "select effect_key || ' ' || state || ' ' || dead_reason from crm_events.effects order by 1";
     assert_eq!(world.database.ask(dead).await, ["award:p dead inngest_rejected"]);
     assert_ne!(world.standings(&[&award]).await, [Standing::Equal]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crm_event_processors::dedupe::RedisUrl;
 use crm_event_processors::loyalty::{Lookup, Programs};
 use crm_event_processors::pipeline::RuleBook;
-use crm_event_processors::postgres::{Client, RulesCache, StartError};
+use crm_event_processors::postgres::{Client, DatabaseUrl, RulesCache, StartError};
 use crm_event_processors::rows::MerchantId;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -51,22 +51,16 @@ async fn rule_book(
     within(crm_event_processors::postgres::rule_book(client, cache, given, fixed)).await
 }
 
-/// One of the sixteen databases of the stack's Redis for each test, so that their keys do not meet.
-async fn cache(number: u8) -> RulesCache {
-    let url = format!("{}/{number}", super::stack("REDIS_URL"));
-    let redis = redis::Client::open(url.as_str()).expect("an address");
-    let mut connection = redis.get_multiplexed_async_connection().await.expect("connects");
-    let _deleted: i64 = redis::cmd("DEL")
-        .arg("crm:programs")
-        .query_async(&mut connection)
-        .await
-        .expect("deletes");
-    RulesCache::new(&RedisUrl::parse(&url).expect("an address")).expect("usable")
+/// A database that no other run of a test has kept programs of.
+fn new_name() -> String {
+    format!("postgres://crm@127.0.0.1/programs_{:016x}", fastrand::u64(..))
 }
 
-fn same_cache(number: u8) -> RulesCache {
-    let url = format!("{}/{number}", super::stack("REDIS_URL"));
-    RulesCache::new(&RedisUrl::parse(&url).expect("an address")).expect("usable")
+/// In the stack's Redis, for the database of this address.
+fn cache(database: &str) -> RulesCache {
+    let redis = RedisUrl::parse(&super::stack("REDIS_URL")).expect("an address");
+    let database = DatabaseUrl::parse(database).expect("an address");
+    RulesCache::new(&redis, &database).expect("usable")
 }
 
 #[tokio::test]
@@ -123,17 +117,18 @@ async fn a_start_while_the_database_is_away_begins_with_the_last_good_programs()
     let mut server = Server::start().await;
     super::ask(&server.url(), include_str!("stub.sql")).await;
     super::ask(&server.url(), &document("m", 4)).await;
+    let name = new_name();
     let start = async |cache, given| rule_book(Arc::new(client(&server.url())), Some(cache), given, None).await;
-    let first = start(cache(9).await, cut_off()).await.expect("starts");
+    let first = start(cache(&name), cut_off()).await.expect("starts");
     assert_eq!(rev(&first, "m"), Some(4));
     drop(first);
     server.shut_down();
     let start = async |cache, given| rule_book(Arc::new(client(&server.url())), Some(cache), given, None).await;
-    let second = start(same_cache(9), None).await.expect("starts");
+    let second = start(cache(&name), None).await.expect("starts");
     assert_eq!(rev(&second, "m"), Some(4));
     assert_eq!(second.current().effective_from, cut_off());
     let other = Some("2026-11-21T00:00:00Z".parse().expect("a time"));
-    let refused = start(same_cache(9), other).await;
+    let refused = start(cache(&name), other).await;
     assert!(matches!(refused, Err(StartError::OtherCutOff { .. })), "{refused:?}");
     // Nobody knows of a merchant that is not in it, until the database is back.
     let fetched = Instant::now();
@@ -149,11 +144,22 @@ async fn a_start_while_the_database_is_away_begins_with_the_last_good_programs()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_with_neither_waits_for_the_database() {
+    // Another database's programs, in the same Redis.
+    let other = Database::create().await;
+    other.ask(&document("m", 1)).await;
+    let book = rule_book(
+        Arc::new(client(&other.url())),
+        Some(cache(&other.url())),
+        cut_off(),
+        None,
+    )
+    .await;
+    assert_eq!(book.expect("starts").current().programs.merchants(), 1);
     let mut server = Server::start().await;
     super::ask(&server.url(), include_str!("stub.sql")).await;
     server.shut_down();
     let url = server.url();
-    let cache = cache(10).await;
+    let cache = cache(&new_name());
     let starting = tokio::spawn(async move { rule_book(Arc::new(client(&url)), Some(cache), cut_off(), None).await });
     server.come_back().await;
     let book = starting.await.expect("no panic").expect("starts");

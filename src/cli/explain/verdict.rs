@@ -168,7 +168,10 @@ impl Explainer {
         };
         match consumers::decide(consumer, change, &self.rules, self.now) {
             Decision::Ignore(reason) => vec![Verdict::Ignore(reason.as_str())],
-            Decision::Refuse(refusal) => vec![refuse(refusal.reason(), refusal.to_string())],
+            // There is no database here, without which nothing older than the cut-off is decided.
+            Decision::Refuse(refusal) | Decision::RefuseIfKnown(refusal, _) => {
+                vec![refuse(refusal.reason(), refusal.to_string())]
+            }
             Decision::Deliver(effects) => {
                 let verdict = |effect| {
                     self.deliver(effect).unwrap_or_else(|| {

@@ -46,13 +46,15 @@ async fn tiers_and_missions_cost_one_statement_a_batch() {
                  and query not like '%pg_stat_statements%' and query not ilike '%create%function%'"
             ))
             .await;
-        let batches = counted(&worker, "crm_database_calls", &[consumer, call]).await;
+        let calls = counted(&worker, "crm_database_calls", &[consumer, call]).await;
+        let batches = counted(&worker, "crm_lane_batches", &[consumer]).await;
         println!("{call}: {statements} statements for {PURCHASES} records, {batches} batches");
-        assert_eq!(u64::try_from(statements).ok(), Some(batches), "{call}");
+        assert_eq!(u64::try_from(statements).ok(), Some(calls), "{call}");
         assert!(
-            batches > 0 && statements * 10 <= PURCHASES,
-            "{call}: far fewer than records"
+            calls > 0 && calls <= batches,
+            "{call}: {calls} calls of {batches} batches"
         );
+        assert!(statements * 10 <= PURCHASES, "{call}: far fewer than records");
     }
     let gold = "select count(*) from crm_events.tier_state where tier = 'gold' and value = 1200";
     assert_eq!(house.number(gold).await, 100);
