@@ -3,6 +3,8 @@
 //! Takes a plan; gives what was broken, from when until when. A fault has ended when its part was told to go on.
 
 use std::collections::BTreeMap;
+use std::process::ExitStatus;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::World;
 use super::parts::{Process, listens};
@@ -32,6 +34,8 @@ pub(crate) struct Stage {
 const LOOK: Duration = Duration::from_millis(50);
 /// Requests that a fault of the receiver is for may not come, while other parts are away.
 const MEETS: Duration = Duration::from_secs(15);
+/// The exit code of a start without a broker.
+const UNAVAILABLE: i32 = 69;
 /// Between the two workers of a rolling restart.
 const APART: Duration = Duration::from_secs(2);
 
@@ -39,7 +43,7 @@ const APART: Duration = Duration::from_secs(2);
 pub(crate) async fn carry_out(stage: Arc<Stage>, plan: Vec<Fault>) -> anyhow::Result<()> {
     let mut under_way = JoinSet::new();
     for fault in plan {
-        sleep_until((stage.world.begun + fault.at).into()).await;
+        sleep(fault.at.saturating_sub(stage.world.since())).await;
         let stage = Arc::clone(&stage);
         under_way.spawn(async move { stage.one(fault).await });
         while let Some(ended) = under_way.try_join_next() {
@@ -115,8 +119,7 @@ impl Stage {
     async fn redeploy(&self, part: Part, process: &mut Process) -> anyhow::Result<()> {
         let status = process.end("TERM").await?;
         if !status.success() {
-            self.world
-                .note(format!("{part} was told to end and ended with {status}"));
+            self.judge(part, status);
         }
         process.start()
     }
@@ -161,10 +164,19 @@ impl Stage {
         Ok(())
     }
 
-    /// Nobody told it to end: that is noted, and speaks against it.
+    /// Without a broker there is no start, and the platform makes another: that is promised. Any other end is noted, and speaks
+    /// against the worker.
+    fn judge(&self, part: Part, status: ExitStatus) {
+        if status.code() == Some(UNAVAILABLE) {
+            self.world.restarted.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.world.note(format!("{part} ended with {status}"));
+        }
+    }
+
     fn revive(&self, part: Part, process: &mut Process) -> anyhow::Result<()> {
         if let Some(status) = process.ended()? {
-            self.world.note(format!("{part} ended by itself with {status}"));
+            self.judge(part, status);
             process.start()?;
         }
         Ok(())

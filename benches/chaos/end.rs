@@ -23,8 +23,9 @@ use super::{World, ledger};
 const LOOK: Duration = Duration::from_millis(200);
 /// So many looks in a row have to find nothing new.
 const QUIET: u32 = 10;
-/// Without anything new and with something open, it will never end.
-const STUCK: Duration = Duration::from_secs(120);
+/// Without anything new and with something open for so long, it will never end. A machine that others use as well may stand
+/// still for a minute or two.
+const STUCK: Duration = Duration::from_secs(300);
 /// By so much the database's clock is set on in each round: what waits for thirty days or for a month is due then.
 const ROUND_DAYS: u32 = 40;
 /// What is settled late is dated late, and may schedule an upgrade for the month after.
@@ -126,6 +127,7 @@ pub(crate) async fn findings(
         dead_letters,
         breaches,
         reconciled,
+        restarted: world.restarted.load(Ordering::Acquire),
         notes,
     })
 }

@@ -112,6 +112,15 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether the group is steady with so many members. Blocks.
+    pub(crate) fn is_joined(&self, members: usize) -> bool {
+        let groups = self.group.fetch_group_list(Some(GROUP), LOOK);
+        groups.is_ok_and(|groups| {
+            let mut groups = groups.groups().iter();
+            groups.any(|group| group.state() == "Stable" && group.members().len() == members)
+        })
+    }
+
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::Acquire)
     }

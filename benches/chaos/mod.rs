@@ -22,7 +22,7 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -42,7 +42,7 @@ use self::parts::{Ground, binary, listens};
 use self::plan::Part;
 use self::rows::MERCHANTS;
 use self::verdict::Broken;
-use crate::rig::folder;
+use crate::rig::{PATIENCE, folder};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -63,16 +63,20 @@ pub(crate) struct Options {
 pub(crate) struct World {
     ground: Ground,
     journal: Journal,
-    begun: Instant,
+    /// When the load began: both workers are there by then.
+    begun: OnceLock<Instant>,
     books: Mutex<Books>,
     /// Of workflows that have not ended.
     runs: AtomicU64,
     /// How often the wallet was read to its end.
     wallet_looks: AtomicU64,
+    /// Workers that found no broker when they started, and were started again.
+    restarted: AtomicU64,
     broken: Mutex<Vec<Broken>>,
     notes: Mutex<Vec<String>>,
 }
 
+const WORKERS: usize = 2;
 const LOOK: Duration = Duration::from_millis(250);
 const TELL: Duration = Duration::from_secs(15);
 
@@ -124,10 +128,11 @@ async fn chaos(seed: u64, length: Length, plan: Vec<plan::Fault>) -> anyhow::Res
     let world = Arc::new(World {
         ground,
         journal,
-        begun: Instant::now(),
+        begun: OnceLock::new(),
         books: Mutex::default(),
         runs: AtomicU64::new(0),
         wallet_looks: AtomicU64::new(0),
+        restarted: AtomicU64::new(0),
         broken: Mutex::default(),
         notes: Mutex::default(),
     });
@@ -147,6 +152,8 @@ async fn chaos(seed: u64, length: Length, plan: Vec<plan::Fault>) -> anyhow::Res
         receiver,
         receiving: tokio::sync::Mutex::default(),
     });
+    joined(&stage).await?;
+    world.begun.get_or_init(Instant::now);
     tasks.spawn(load::follow_wallet(Arc::clone(&world)));
     tasks.spawn(look(Arc::clone(&world)));
     let mut acts = JoinSet::new();
@@ -203,6 +210,20 @@ fn programs() -> String {
     statements
 }
 
+/// Waits until both workers have joined: until then nothing is measured and nothing breaks.
+async fn joined(stage: &Stage) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let world = Arc::clone(&stage.world);
+        if tokio::task::spawn_blocking(move || world.journal.is_joined(WORKERS)).await? {
+            return Ok(());
+        }
+        stage.look_after()?;
+        ensure!(begun.elapsed() < PATIENCE, "the workers do not join");
+        sleep(LOOK).await;
+    }
+}
+
 /// Looks where the group stands, again and again.
 async fn look(world: Arc<World>) -> anyhow::Result<()> {
     loop {
@@ -214,7 +235,7 @@ async fn look(world: Arc<World>) -> anyhow::Result<()> {
 
 impl World {
     fn since(&self) -> Duration {
-        self.begun.elapsed()
+        self.begun.get().map_or(Duration::ZERO, Instant::elapsed)
     }
 
     fn with_books<T>(&self, with: impl FnOnce(&mut Books) -> T) -> T {

@@ -50,6 +50,8 @@ pub(crate) struct Findings {
     pub(crate) breaches: Vec<Breach>,
     /// `reconcile`, over the same database: what it finds besides reviews of tiers, and those.
     pub(crate) reconciled: Reconciled,
+    /// Workers that found no broker when they started, and were started again.
+    pub(crate) restarted: u64,
     /// Workers that ended unasked or in disorder, and runs that the database refused.
     pub(crate) notes: Vec<String>,
 }
@@ -164,6 +166,7 @@ impl fmt::Display for Findings {
         writeln!(f, "dead letters   {}", self.dead_letters)?;
         writeln!(f, "longest stall  {}", seconds(&self.stall))?;
         writeln!(f, "swept          {}", self.swept)?;
+        writeln!(f, "no broker      {} starts ended, and were made again", self.restarted)?;
         let Reconciled {
             rows,
             findings,

@@ -333,6 +333,7 @@ fn passed() -> Findings {
             reviews: 1,
             ..Reconciled::default()
         },
+        restarted: 1,
         notes: Vec::new(),
     }
 }
