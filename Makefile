@@ -5,7 +5,7 @@ ARGS ?=
 # Most tests wait, for joins, sessions and brokers: with one a core the suite takes twice as long.
 export RUST_TEST_THREADS ?= 6
 
-.PHONY: help demo test test-workflows test-inngest lint fence fmt deny explain bench soak stack-up stack-down toolchain fixtures
+.PHONY: help demo test test-workflows test-inngest lint fence fmt deny explain bench soak chaos stack-up stack-down toolchain fixtures
 
 help: ## list the recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -13,8 +13,9 @@ help: ## list the recipes
 demo: toolchain ## run the worker on an embedded Kafka and balance the books; ARGS="--events 1000000"
 	$(CARGO) run --locked --release -- demo $(ARGS)
 
-test: toolchain lint fence ## everything, on real servers that it starts and stops
+test: toolchain lint fence ## everything, on real servers that it starts and stops, and a short chaos
 	stack/with-stack sh -c 'workflows/check && exec $(CARGO) test --locked --release $(ARGS)'
+	$(if $(ARGS),,$(CARGO) bench --locked --bench bench -- chaos --minutes 0.6 --records 12000 --seed 7)
 
 test-workflows: ## the Inngest functions: types, then tests on a real PostgreSQL and a double of Inngest
 	stack/with-stack --only postgres workflows/check $(ARGS)
@@ -47,6 +48,10 @@ bench: toolchain ## measure the worker against the bare client and the old worke
 soak: toolchain ## the worker under load and disturbances: flat memory, balanced books; ARGS="--minutes 2"
 	benches/install
 	$(CARGO) bench --locked --bench bench -- soak $(ARGS)
+
+chaos: toolchain ## break everything that two workers need, under load, on real servers; ARGS="--minutes 2 --seed 7"
+	benches/install chaos
+	$(CARGO) bench --locked --bench bench -- chaos $(ARGS)
 
 stack-up: ## start Kafka, Kafka Connect with Debezium, PostgreSQL and Redis, all local and real
 	stack/up

@@ -1,9 +1,11 @@
-//! `make bench` and `make soak`: what the worker reaches on this machine, and whether it holds for long.
+//! `make bench`, `make soak` and `make chaos`: what the worker reaches on this machine, and whether it holds for long and
+//! whatever breaks.
 //!
 //! Takes the arguments of either; gives a table, or JSON. Broker and receiver are in this process, the worker measured is
 //! a process of its own. Nothing here is a test: a figure that is missed fails nothing.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to people")]
 
+mod chaos;
 mod member;
 mod ratios;
 mod rig;
@@ -31,6 +33,8 @@ enum Command {
     Ratios(ratios::Options),
     /// Run the worker under load and disturbances; say whether memory, handles and books hold.
     Soak(soak::Options),
+    /// Break everything that two workers need, under load; say whether anything was lost or doubled.
+    Chaos(chaos::Options),
     /// One case: read a log with the bare client.
     #[command(hide = true)]
     Read(ratios::read::Reader),
@@ -43,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Ratios(options) => ratios::run(&options),
         Command::Soak(options) => soak::run(&options),
+        Command::Chaos(options) => chaos::run(&options),
         Command::Read(reader) => reader.run(),
         Command::Member(member) => member.run(),
     }

@@ -1,7 +1,7 @@
 //! The one integration binary.
 //!
 //! `contract` holds the repository to what it says about itself; `demo` and `explain` run the real binary;
-//! `soak` holds the verdict of `make soak` to refusing what is broken;
+//! `soak` and `chaos` hold the verdicts of `make soak` and `make chaos` to refusing what is broken;
 //! `pipeline` runs the whole way on fakes with paused time; `telemetry` is about what operators see; `kafka` on librdkafka's mock
 //! cluster; `postgres`, `postgres_client`, `redis` and `real` on real servers, which `make stack-up` starts. A server that is
 //! missing fails its tests; nothing is skipped.
@@ -13,6 +13,7 @@
     reason = "tests fail by panicking, print figures, and share fakes that coerce to ports"
 )]
 
+mod chaos;
 mod contract;
 mod demo;
 mod explain;

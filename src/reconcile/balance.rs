@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::send::{Outbox, Sent, announcer};
-use super::state::{Verdict, Way, decide, newest_ms, read};
+use super::state::{Verdict, Way, adds_nothing, decide, newest_ms, read};
 use crate::consumers::{Consumer, Decision, Effect, Proof, Rules};
 use crate::postgres::{Announcement, Books, EffectState, Ledger, LedgerError, LedgerRow, Standing, Unbalanced};
 use crate::rows::Table;
@@ -220,6 +220,8 @@ struct Decided {
     consumer: Consumer,
     effect: Effect,
     age_ms: Option<i64>,
+    /// The row adds nothing to the sum of a tier.
+    idle: bool,
 }
 
 impl Walk<'_> {
@@ -278,11 +280,16 @@ impl Walk<'_> {
                             self.find("refused", Some(consumer), key.to_string(), Some(refusal.to_string()));
                         }
                     }
-                    Decision::Deliver(effects) => decided.extend(effects.into_iter().map(|effect| Decided {
-                        consumer,
-                        effect,
-                        age_ms,
-                    })),
+                    Decision::Deliver(effects) => {
+                        let rules = &self.question.rules;
+                        let idle = consumer == Consumer::Tier && adds_nothing(&change, rules, self.question.now);
+                        decided.extend(effects.into_iter().map(|effect| Decided {
+                            consumer,
+                            effect,
+                            age_ms,
+                            idle,
+                        }));
+                    }
                 }
             }
         }
@@ -308,6 +315,8 @@ impl Walk<'_> {
                 // Whether it is evaluated is all that one row can tell of a tier.
                 Verdict::Missing | Verdict::Differs | Verdict::Known if is_tier => match state {
                     Some(state) if state.state != "missing" => Verdict::Known,
+                    // A member who has only such rows has no tier to be evaluated: a purchase that was never paid, points spent.
+                    _ if one.idle => Verdict::Nothing,
                     _ => Verdict::Missing,
                 },
                 other => other,

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 use crate::consumers::{self, Consumer, Decision, Effect, Proof, Rules};
-use crate::debezium::{DecimalMode, Decoded, Decoder};
+use crate::debezium::{DecimalMode, Decoded, Decoder, Op};
 use crate::inngest::EventData;
 use crate::postgres::{LedgerRow, Standing};
 use crate::record::{Headers, RecordView};
@@ -76,6 +76,18 @@ pub fn decide(consumer: Consumer, change: &RowChange, rules: &Rules, now: Timest
         Decision::Deliver(effects) => Decision::Deliver(effects.map(Effect::of_state)),
         other => other,
     }
+}
+
+/// Whether the row, were it new, would lead to no evaluation of its member's tier. As it stands here it may have counted once,
+/// so that the decision above cannot tell.
+#[must_use]
+pub fn adds_nothing(change: &RowChange, rules: &Rules, now: Timestamp) -> bool {
+    let new = RowChange {
+        op: Op::Create,
+        before: None,
+        ..change.clone()
+    };
+    matches!(consumers::decide(Consumer::Tier, &new, rules, now), Decision::Ignore(_))
 }
 
 impl Way {

@@ -85,6 +85,26 @@ fn without_times(text: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_member_whose_rows_add_nothing_to_a_tier_is_no_finding() {
+    let db = database().await;
+    let unpaid = "insert into purchase_ledger (id, user_id, merchant_id, final_amount, status, earn_currency, created_at) \
+                  values ('unpaid', 'u-9', 'm-1', 500, 'pending', true, '2026-01-15')";
+    db.own.run(unpaid).await;
+    let (code, balance) = reconcile(&db).await;
+    assert_eq!((code, &balance["findings"]), (0, &json!([])), "{balance}");
+    db.own.run("update purchase_ledger set status = 'completed'").await;
+    let (code, balance) = reconcile(&db).await;
+    let missing = balance["findings"].as_array().expect("a list").iter();
+    let missing: Vec<&Value> = missing.map(|finding| &finding["subject"]).collect();
+    assert_eq!(
+        (code, missing),
+        (1, vec![&json!("award:unpaid"), &json!("tier:m-1:u-9")]),
+        "{balance}"
+    );
+    db.done().await;
+}
+
+#[tokio::test]
 async fn books_that_balance_exit_0_and_every_way_of_not_doing_so_is_found() {
     let db = database().await;
     settled(&db, "settled").await;
