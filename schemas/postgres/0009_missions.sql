@@ -177,6 +177,10 @@ begin
     loop
         perform crm_events.add_up_mission(one.effect_key, one.share, one.ts_ms);
     end loop;
-    return query select * from crm_events.unannounced(keys);
+    -- Of all missions given, also of those that an older state of a row counted for: this call may be the repetition of one that
+    -- announced them and was cut off before they were sent.
+    return query select * from crm_events.unannounced(keys || array(
+        select mission->>'effect_key'
+        from jsonb_array_elements(batch) given, jsonb_array_elements(given->'missions') mission));
 end
 $$;

@@ -361,3 +361,25 @@ async fn an_announcement_has_the_time_of_the_rows_that_led_to_it() {
     assert_eq!(told(&recorded(&db, &batch).await), expected);
     db.done().await;
 }
+
+#[tokio::test]
+async fn what_was_announced_and_not_sent_is_given_again_although_the_row_has_changed_since() {
+    let db = Database::new().await;
+    let bought = Purchase::new("1").worth("60");
+    db.own.run(&bought.sql()).await;
+    let before = element(&bought, 1, &[("spend", "2026-01", "60", "100")]);
+    let cut_off = db.own.announcing("record_progress", &json!([before])).await;
+    assert_eq!(
+        said(&cut_off),
+        news(&key("u-1", "spend", "2026-01"), "60", false, false)
+    );
+    db.own
+        .run("update purchase_ledger set refunded_amount = 10 where id = '1'")
+        .await;
+    assert_eq!(
+        db.own.announcing("record_progress", &json!([before])).await,
+        cut_off,
+        "its record may not end before it is sent"
+    );
+    db.done().await;
+}
