@@ -55,6 +55,10 @@ pub(super) fn decide(
         {
             return Ok(Decision::Ignore(Reason::NoProgram));
         }
+        // Nor does it of a row that is worth nothing now: what it was worth before is not known either.
+        Target::Zero(_) if matches!(target_before, Some(Target::Zero(Reason::NoProgram))) => {
+            return Ok(Decision::Ignore(Reason::NoProgram));
+        }
         Target::Zero(_) if matches!(target_before, Some(Target::Zero(_))) => {
             return Ok(Decision::Ignore(Reason::WasZeroBefore));
         }

@@ -47,6 +47,8 @@ fn a_new_row_without_a_target_sends_nothing_and_says_why() {
     // 31: points = 0. 0.5 points are rounded down.
     assert_eq!(award(&created(purchase("m-date"))), "ignore zero_points");
     assert_eq!(award(&created(purchase("m-unknown"))), "ignore no_program");
+    let cancelled = updated(purchase("m-unknown"), pending("m-unknown"));
+    assert_eq!(award(&cancelled), "ignore no_program", "what it was worth is not known");
     assert_eq!(award(&created(purchase("m-later"))), "ignore no_version_yet");
     assert_eq!(award(&created(purchase("m-none"))), "ignore no_currency_rule");
 }

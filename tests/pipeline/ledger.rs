@@ -490,21 +490,34 @@ async fn an_unknown_merchant_is_looked_up_whatever_the_old_image_says() {
         Box::new(Joins(Arc::new(std::sync::atomic::AtomicBool::new(true)))),
     ));
     let update = Purchase::update("p-1", "completed", 20).envelope();
-    let pending = update
+    let image = update
         .split_once(r#""after":"#)
         .and_then(|(_, rest)| rest.split_once("},"))
-        .map(|(after, _)| format!("{after}}}").replace(r#""status":"completed""#, r#""status":"pending""#))
+        .map(|(after, _)| format!("{after}}}"))
         .expect("an image");
+    let pending = image.replace(r#""status":"completed""#, r#""status":"pending""#);
     world.raw(
         PURCHASES,
         &update.replace(r#""before":null"#, &format!(r#""before":{pending}"#)),
     );
     world.raw(PURCHASES, &snapshot("p-2", SNAPSHOT_MS));
+    let completed = image.replace("p-1", "p-3");
+    let cancelled = Purchase::update("p-3", "cancelled", 30).envelope();
+    world.raw(
+        PURCHASES,
+        &cancelled.replace(r#""before":null"#, &format!(r#""before":{completed}"#)),
+    );
     let worker = currency(&world).await;
     world.all_committed(PURCHASES).await;
     let mut sent = world.awards();
     sent.sort();
     assert_eq!(sent, [award_id("p-1", 20), snapshot_id("p-2", SNAPSHOT_MS)]);
+    let taken_back = world.accepted("loyalty/award.cancelled");
+    assert_eq!(
+        taken_back,
+        [award_id("p-3", 30)],
+        "what was awarded for it is taken back"
+    );
     worker.stop().await;
 }
 
