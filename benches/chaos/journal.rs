@@ -1,10 +1,13 @@
 //! The log: takes records, gives how many of them the group has not committed. The broker may be away for a while.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use crm_event_processors::clock::{Clock as _, SystemClock};
 use crm_event_processors::config::topic;
 use crm_event_processors::dead_letters::Queue;
 use crm_event_processors::rows::Table;
@@ -19,7 +22,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, error::KafkaResult};
 
 use super::parts::{GROUP, PREFIX};
-use crate::rig::PATIENCE;
+use crate::rig::{PATIENCE, folder};
 
 const PARTITIONS: i32 = 6;
 const LOOK: Duration = Duration::from_secs(3);
@@ -33,14 +36,26 @@ pub(crate) struct Journal {
     committed: AtomicU64,
 }
 
-/// Tells nobody that a broker is away: that is the plan. Counts records that were not taken.
-#[derive(Clone, Default)]
-struct Quiet(Arc<AtomicU64>);
+/// Tells only its log that a broker is away: that is the plan. Counts records that were not taken.
+#[derive(Clone)]
+struct Quiet(Arc<AtomicU64>, Arc<File>);
 
 impl ClientContext for Quiet {
-    fn log(&self, _level: RDKafkaLogLevel, _facility: &str, _message: &str) {}
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.note(facility, message);
+    }
 
-    fn error(&self, _error: KafkaError, _reason: &str) {}
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.note(&error.to_string(), reason);
+    }
+}
+
+impl Quiet {
+    fn note(&self, what: &str, why: &str) {
+        let now = SystemClock.now();
+        // A log that cannot be written stops nothing.
+        let _unwritten = writeln!(&*self.1, "{now} {what} {why}");
+    }
 }
 
 impl ConsumerContext for Quiet {}
@@ -49,7 +64,8 @@ impl ProducerContext for Quiet {
     type DeliveryOpaque = ();
 
     fn delivery(&self, report: &DeliveryResult<'_>, (): ()) {
-        if report.is_err() {
+        if let Err((error, _record)) = report {
+            self.note("not taken", &error.to_string());
             self.0.fetch_add(1, Ordering::Release);
         }
     }
@@ -73,7 +89,9 @@ impl Journal {
         for created in admin.create_topics(&topics, &options).await? {
             created.map_err(|(topic, error)| anyhow::anyhow!("{topic}: {error}"))?;
         }
-        let quiet = Quiet::default();
+        std::fs::create_dir_all(folder())?;
+        let log = File::create(folder().join("chaos-load.log"))?;
+        let quiet = Quiet(Arc::default(), Arc::new(log));
         let failures = Arc::clone(&quiet.0);
         config.set("reconnect.backoff.max.ms", "1000");
         let mut writing = config.clone();
