@@ -2,10 +2,11 @@
 # Every cargo call uses the release profile: librdkafka and OpenSSL are built once for demo, tests and benchmarks.
 CARGO := cargo
 ARGS ?=
+CHECKS ?= bans licenses sources
 # Most tests wait, for joins, sessions and brokers: with one a core the suite takes twice as long.
 export RUST_TEST_THREADS ?= 6
 
-.PHONY: help demo test test-workflows test-inngest lint fence fmt deny explain bench soak chaos stack-up stack-down toolchain fixtures
+.PHONY: help demo test test-workflows test-inngest lint lint-deploy rehearse fence fmt deny explain bench soak chaos stack-up stack-down toolchain fixtures
 
 help: ## list the recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -13,7 +14,7 @@ help: ## list the recipes
 demo: toolchain ## run the worker on an embedded Kafka and balance the books; ARGS="--events 1000000"
 	$(CARGO) run --locked --release -- demo $(ARGS)
 
-test: toolchain lint fence ## everything, on real servers that it starts and stops
+test: toolchain lint lint-deploy fence ## everything, on real servers that it starts and stops
 	stack/with-stack sh -c 'workflows/check && exec $(CARGO) test --locked --release $(ARGS)'
 
 test-workflows: ## the Inngest functions: types, then tests on a real PostgreSQL and a double of Inngest
@@ -27,15 +28,22 @@ lint: toolchain ## format and clippy, warnings denied
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --release --all-targets -- --deny warnings
 
+lint-deploy: ## Dockerfiles, compose.yaml, render.yaml and the workflows of GitHub Actions, without an engine
+	deploy/lint
+
+rehearse: toolchain ## what both Dockerfiles do, without an engine
+	deploy/rehearse .
+	PATH="$$(dirname "$$(workflows/install)"):$$PATH" deploy/rehearse workflows
+
 fence: toolchain ## the pure rooms build alone
 	$(CARGO) check --locked --release --lib --no-default-features
 
 fmt: ## format
 	$(CARGO) fmt
 
-deny: toolchain ## licences, sources and banned crates (installs cargo-deny once)
+deny: toolchain ## licences, sources and banned crates (installs cargo-deny once); CHECKS=advisories
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
-	$(CARGO) deny check bans licenses sources
+	$(CARGO) deny check $(CHECKS)
 
 explain: toolchain ## explain recorded messages; FILE=messages.jsonl (as `kcat -J` prints them)
 	$(CARGO) run --locked --release -- explain $(FILE)
