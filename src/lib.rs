@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod fields;
+mod inert;
 pub mod record;
 
 pub mod debezium;
