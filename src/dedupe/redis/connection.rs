@@ -299,7 +299,16 @@ mod tests {
 
     #[test]
     fn unchecked_certificates_are_refused() {
-        assert!(RedisUrl::parse("rediss://host/#insecure").is_err());
+        for url in [
+            "rediss://host/#insecure",
+            "rediss://:sentinel@host:6380/2#insecure",
+            "rediss://host#INSECURE",
+        ] {
+            let error = RedisUrl::parse(url).expect_err(url).to_string();
+            assert!(!error.contains("sentinel"), "{error}");
+        }
+        let RedisUrl(plain) = RedisUrl::parse("rediss://host?insecure=true").expect("valid");
+        assert!(matches!(plain.addr(), ConnectionAddr::TcpTls { insecure: false, .. }));
     }
 
     #[test]
