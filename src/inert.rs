@@ -2,6 +2,7 @@
 //! characters, line breaks, or marks that reorder or hide what stands around them. Letters of every script stay as they are.
 //! Whatever leaves the process for people or for a log goes through here.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Text for a person, on one line. Inside a JSON text the result is still the same JSON.
@@ -18,6 +19,16 @@ pub(crate) fn clean(text: &str) -> String {
 pub(crate) fn clean_lines(text: &str) -> String {
     let lines: Vec<String> = text.split('\n').map(clean).collect();
     lines.join("\n")
+}
+
+/// What a server said, without the secret that it was told: some repeat whatever they refuse. Before anything is cut off, since
+/// half a secret is still one.
+pub(crate) fn without<'a>(text: &'a str, secret: &str) -> Cow<'a, str> {
+    if secret.is_empty() || !text.contains(secret) {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(text.replace(secret, "***"))
+    }
 }
 
 /// Appends one character, `\u`-escaped as JSON does where it could do harm.
@@ -58,6 +69,13 @@ fn is_harmful(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_is_repeated_is_not_told() {
+        assert_eq!(without("no: p-1 and p-1", "p-1"), "no: *** and ***");
+        assert_eq!(without("no", "p-1"), "no");
+        assert_eq!(without("no", ""), "no");
+    }
 
     #[test]
     fn nothing_from_outside_moves_the_cursor_or_hides_text() {

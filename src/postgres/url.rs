@@ -98,6 +98,20 @@ impl DatabaseUrl {
         fnv1a([&place, &name])
     }
 
+    /// The password, unless it is as well known as the user's or the database's name, which messages are full of.
+    pub(super) fn secret(&self) -> String {
+        let password = self
+            .config
+            .get_password()
+            .map(String::from_utf8_lossy)
+            .unwrap_or_default();
+        let known = [self.config.get_user(), self.config.get_dbname()];
+        if known.contains(&Some(&*password)) {
+            return String::new();
+        }
+        password.into_owned()
+    }
+
     pub(super) fn uses_tls(&self) -> bool {
         self.config.get_ssl_mode() == SslMode::Require
     }
@@ -200,6 +214,9 @@ mod tests {
     fn what_is_wrong_is_told_and_nothing_of_it_is_shown() {
         let url = DatabaseUrl::parse("postgres://u:sentinel@db.example/crm").expect("valid");
         assert!(!format!("{url:?}").contains("sentinel"));
+        assert_eq!(url.secret(), "sentinel");
+        let known = DatabaseUrl::parse("postgres://crm:crm@localhost/crm").expect("valid");
+        assert_eq!(known.secret(), "", "what everybody knows is no secret");
         for (wrong, says) in [
             ("", "not a postgres:// address"),
             ("host=db password=sentinel", "not a postgres:// address"),
