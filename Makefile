@@ -5,7 +5,7 @@ ARGS ?=
 # Most tests wait, for joins, sessions and brokers: with one a core the suite takes twice as long.
 export RUST_TEST_THREADS ?= 6
 
-.PHONY: help demo test test-workflows test-inngest lint fence fmt deny explain bench soak chaos stack-up stack-down toolchain fixtures
+.PHONY: help demo test test-workflows test-inngest lint fence fmt deny explain bench soak chaos fuzz stack-up stack-down toolchain fixtures
 
 help: ## list the recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ soak: toolchain ## the worker under load and disturbances: flat memory, balanced
 chaos: toolchain ## break everything that two workers need, under load, on real servers; ARGS="--minutes 2 --seed 7"
 	benches/install chaos
 	$(CARGO) bench --locked --bench bench -- chaos $(ARGS)
+
+fuzz: toolchain ## look for bytes that break a promise, 10 minutes a target; ARGS="--minutes 2 --target envelope"
+	fuzz/run $(ARGS)
 
 stack-up: ## start Kafka, Kafka Connect with Debezium, PostgreSQL and Redis, all local and real
 	stack/up
