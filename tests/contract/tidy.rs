@@ -77,7 +77,8 @@ fn in_repository(path: &Path) -> String {
 
 /// All Rust sources, tests included.
 fn sources() -> Vec<File> {
-    let paths = paths_in("src").into_iter().chain(paths_in("tests"));
+    let folders = ["src", "tests", "fuzz/targets"];
+    let paths = folders.into_iter().flat_map(paths_in);
     paths
         .filter(|path| path.ends_with(".rs"))
         .map(|path| File {
