@@ -13,8 +13,9 @@ help: ## list the recipes
 demo: toolchain ## run the worker on an embedded Kafka and balance the books; ARGS="--events 1000000"
 	$(CARGO) run --locked --release -- demo $(ARGS)
 
-test: toolchain lint fence ## everything, on real servers that it starts and stops
+test: toolchain lint fence ## everything, on real servers that it starts and stops, and a short chaos
 	stack/with-stack sh -c 'workflows/check && exec $(CARGO) test --locked --release $(ARGS)'
+	$(if $(ARGS),,benches/install chaos && $(CARGO) bench --locked --bench bench -- chaos --minutes 0.6 --records 12000 --seed 7)
 
 test-workflows: ## the Inngest functions: types, then tests on a real PostgreSQL and a double of Inngest
 	stack/with-stack --only postgres workflows/check $(ARGS)
