@@ -129,27 +129,27 @@ impl Lane {
 
     /// Once the consumer is halted, only partitions that go release what they hold.
     async fn stand_while_halted(&mut self, items: &mut Vec<Item>) {
-        let mut fence = self.shared.fence.subscribe();
+        let mut fence = self.shared.fence.watch();
         while self.shared.halts.stops(self.consumer) {
             items.retain(|item| item.ticket.epoch.is_live());
             self.parked.forget_gone();
             if items.is_empty() {
                 return;
             }
-            let _the_sender_is_ours = fence.changed().await;
+            fence.changed().await;
         }
     }
 
     /// Waits for rules that are newer than these records, as long as one of them is ours.
     async fn with_newer_rules(&self, mut items: Vec<Item>) -> Option<(Arc<Rules>, Vec<Item>)> {
-        let mut fence = self.shared.fence.subscribe();
+        let mut fence = self.shared.fence.watch();
         loop {
             items.retain(|item| item.ticket.epoch.is_live());
             let newest = items.iter().map(|item| item.received.at).max()?;
             tokio::select! {
                 biased;
                 rules = self.shared.ports.rules.newer_than(newest) => return Some((rules, items)),
-                _ = fence.changed() => {}
+                () = fence.changed() => {}
             }
         }
     }
