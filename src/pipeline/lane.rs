@@ -15,7 +15,7 @@ use super::backoff::Backoff;
 use super::delivery::{Delivery, Fate};
 use super::fit::Fit;
 use super::inbox::Inbox;
-use super::item::{Finished, Group, Item, Pending, set_repeats_aside, waves};
+use super::item::{Finished, Group, Item, Pending, set_repeats_aside, wait_together, waves};
 use super::outcome::{Disposition, Outcome, UNKNOWN_ATTEMPTS};
 use super::parked::{Limit, Parked, Puzzle};
 use super::shared::{OldRecords, Shared, Ticket};
@@ -116,7 +116,8 @@ impl Lane {
             self.try_puzzles().await;
         }
         let rules = self.shared.ports.rules.current();
-        let (pending, unknown) = self.decide_by(&rules, items, false).await;
+        let (mut pending, mut unknown) = self.decide_by(&rules, items, false).await;
+        wait_together(&mut pending, &mut unknown);
         let pending = self.compare(pending).await;
         self.bring_home(pending).await;
         // Where a merchant is unknown, the rules may be older than the record: it is decided once more by newer ones.
