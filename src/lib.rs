@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod fields;
+pub mod planted;
 pub mod record;
 
 pub mod debezium;

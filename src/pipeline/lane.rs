@@ -24,6 +24,7 @@ use super::undertaker::{Body, Cause, Dead, Tell};
 use crate::consumers::{self, Consumer, Decision, EffectKey, Effects, Reason, Rules, needs_effects_check};
 use crate::dead_letters::Queue;
 use crate::dedupe::{Claim, ClaimKey};
+use crate::planted::Planted;
 use crate::progress::ConsumerSet;
 use jiff::Timestamp;
 
@@ -116,7 +117,7 @@ impl Lane {
             self.try_puzzles().await;
         }
         let rules = self.shared.ports.rules.current();
-        let (mut pending, mut unknown) = self.decide_by(&rules, items, false).await;
+        let (mut pending, mut unknown) = self.decide_by(&rules, items, Planted::StaleProgram.is_planted()).await;
         wait_together(&mut pending, &mut unknown);
         let pending = self.compare(pending).await;
         self.bring_home(pending).await;
@@ -233,6 +234,10 @@ impl Lane {
         }
         let (pending, repeats) = set_repeats_aside(pending);
         let pending = self.claim(pending).await;
+        if Planted::ConfirmBeforeDelivery.is_planted() {
+            let keys: Vec<ClaimKey> = pending.iter().map(|pending| pending.effect.claim.clone()).collect();
+            let _too_early = self.shared.ports.dedupe.confirm(&keys).await;
+        }
         for groups in waves(pending) {
             self.deliver(groups).await;
         }
@@ -260,6 +265,9 @@ impl Lane {
                 match claim {
                     Claim::Granted => ours.push(pending),
                     Claim::Done => finished.push(self.finish(pending.item.ticket, Outcome::Duplicate)),
+                    Claim::Foreign if Planted::ClaimIsDone.is_planted() => {
+                        finished.push(self.finish(pending.item.ticket, Outcome::Duplicate));
+                    }
                     Claim::Foreign => foreign.push(pending),
                 }
             }
