@@ -10,6 +10,7 @@
 
 mod fields;
 mod inert;
+pub mod planted;
 pub mod record;
 
 pub mod debezium;

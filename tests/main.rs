@@ -2,6 +2,7 @@
 //!
 //! `contract` holds the repository to what it says about itself; `demo`, `explain` and `hostile` run the real binary;
 //! `soak` and `chaos` hold the verdicts of `make soak` and `make chaos` to refusing what is broken;
+//! `sim` simulates schedules from seeds;
 //! `pipeline` runs the whole way on fakes with paused time; `telemetry` is about what operators see; `kafka` on librdkafka's mock
 //! cluster; `postgres`, `postgres_client`, `redis` and `real` on real servers, which `make stack-up` starts. A server that is
 //! missing fails its tests; nothing is skipped.
@@ -24,5 +25,6 @@ mod postgres;
 mod postgres_client;
 mod real;
 mod redis;
+mod sim;
 mod soak;
 mod telemetry;

@@ -277,7 +277,7 @@ fn reconcile_beside(
     let reconciler = Reconciler {
         ports: ports.clone(),
         ledger,
-        books,
+        books: Arc::new(books),
         progress: Arc::new(kafka::Backlog {
             connection: settings.kafka.clone(),
             group: group.clone(),

@@ -364,6 +364,30 @@ pub(super) fn anchors(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn nothing_that_is_shipped_can_have_planted_faults() {
+    let manifest = read("Cargo.toml");
+    assert!(manifest.contains("\ndefault = [\"io\"]\n") && manifest.contains("\nplanted = []\n"));
+    let dockerfile = read("Dockerfile");
+    assert!(dockerfile.contains("cargo build --release") && !dockerfile.contains("features"));
+    let makefile = read("Makefile");
+    let (tested, others): (Vec<_>, Vec<_>) = makefile
+        .lines()
+        .partition(|line| line.contains("$(CARGO) test ") || line.contains("$(CARGO) clippy "));
+    assert!(tested.iter().any(|line| line.contains("--features planted")));
+    assert!(
+        others
+            .iter()
+            .any(|line| line.contains("run --locked --release -- demo"))
+    );
+    assert!(!others.iter().any(|line| line.contains("features planted")));
+    let planters = sources().into_iter().filter(|file| {
+        let plants = file.text.contains("Planted::plant(") || file.text.contains("feature = \"planted\"");
+        plants && !file.path.starts_with("tests/") && file.path != "src/planted.rs"
+    });
+    assert_none(&planters.map(|file| file.path).collect::<Vec<_>>());
+}
+
+#[test]
 fn every_relative_link_leads_somewhere() {
     let mut problems = Vec::new();
     for file in documents() {

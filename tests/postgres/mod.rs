@@ -4,6 +4,7 @@
 
 mod asking;
 mod awards;
+mod differential;
 mod grants;
 mod identities;
 mod migrate;
