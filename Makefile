@@ -2,10 +2,12 @@
 # Every cargo call uses the release profile: librdkafka and OpenSSL are built once for demo, tests and benchmarks.
 CARGO := cargo
 ARGS ?=
+CHECKS ?= bans licenses sources
 # Most tests wait, for joins, sessions and brokers: with one a core the suite takes twice as long.
 export RUST_TEST_THREADS ?= 6
 
-.PHONY: help demo test sim test-workflows test-inngest lint fence fmt deny explain bench soak chaos fuzz stack-up stack-down toolchain fixtures
+.PHONY: help demo test sim test-workflows test-inngest lint lint-deploy rehearse fence fmt deny explain bench soak chaos fuzz stack-up stack-down \
+	toolchain fixtures
 
 help: ## list the recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -14,7 +16,7 @@ demo: toolchain ## run the worker on an embedded Kafka and balance the books; AR
 	$(CARGO) run --locked --release -- demo $(ARGS)
 
 # The simulation takes all cores: beside it, tests that wait for real servers would wait too long.
-test: toolchain lint fence $(if $(ARGS),,sim) ## everything, on real servers that it starts and stops, and a short chaos
+test: toolchain lint lint-deploy fence $(if $(ARGS),,sim) ## everything, on real servers that it starts and stops, and a short chaos
 	stack/with-stack sh -c 'workflows/check && exec $(CARGO) test --locked --release --features planted $(if $(ARGS),$(ARGS),-- --skip sim::)'
 	$(if $(ARGS),,benches/install chaos && $(CARGO) bench --locked --bench bench -- chaos --minutes 0.6 --records 12000 --seed 7)
 
@@ -33,15 +35,22 @@ lint: toolchain ## format and clippy, warnings denied
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --release --all-targets --features planted -- --deny warnings
 
+lint-deploy: ## Dockerfiles, compose.yaml, render.yaml and the workflows of GitHub Actions, without an engine
+	deploy/lint
+
+rehearse: toolchain ## what both Dockerfiles do, without an engine
+	deploy/rehearse .
+	PATH="$$(dirname "$$(workflows/install)"):$$PATH" deploy/rehearse workflows
+
 fence: toolchain ## the pure rooms build alone
 	$(CARGO) check --locked --release --lib --no-default-features
 
 fmt: ## format
 	$(CARGO) fmt
 
-deny: toolchain ## licences, sources and banned crates (installs cargo-deny once)
+deny: toolchain ## licences, sources and banned crates (installs cargo-deny once); CHECKS=advisories
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
-	$(CARGO) deny check bans licenses sources
+	$(CARGO) deny check $(CHECKS)
 
 explain: toolchain ## explain recorded messages; FILE=messages.jsonl (as `kcat -J` prints them)
 	$(CARGO) run --locked --release -- explain $(FILE)

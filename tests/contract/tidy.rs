@@ -38,9 +38,9 @@ const IMPURE: [&str; 10] = [
 ];
 
 /// One file: its path in the repository, and its text.
-struct File {
-    path: String,
-    text: String,
+pub(super) struct File {
+    pub(super) path: String,
+    pub(super) text: String,
 }
 
 fn root() -> &'static Path {
@@ -76,7 +76,7 @@ fn in_repository(path: &Path) -> String {
 }
 
 /// All Rust sources, tests included.
-fn sources() -> Vec<File> {
+pub(super) fn sources() -> Vec<File> {
     let folders = ["src", "tests", "fuzz/targets"];
     let paths = folders.into_iter().flat_map(paths_in);
     paths
@@ -91,7 +91,15 @@ fn sources() -> Vec<File> {
 /// All documents that people read in this repository.
 fn documents() -> Vec<File> {
     let mut paths = paths_in("docs");
-    for folder in ["", "connectors", "schemas", "stack", "workflows", "workflows/executor"] {
+    for folder in [
+        "",
+        "connectors",
+        "deploy",
+        "schemas",
+        "stack",
+        "workflows",
+        "workflows/executor",
+    ] {
         for entry in fs::read_dir(root().join(folder)).expect("the folder is there") {
             let path = entry.expect("readable").path();
             if path.is_file() {
@@ -125,7 +133,7 @@ fn quoted(text: &str) -> Vec<&str> {
     found
 }
 
-fn is_test_only(path: &str) -> bool {
+pub(super) fn is_test_only(path: &str) -> bool {
     ["tests.rs", "/properties.rs", "/fixtures.rs"]
         .iter()
         .any(|end| path.ends_with(end))
@@ -216,46 +224,10 @@ fn variables_of_the_example() -> BTreeSet<String> {
     read(".env.example").lines().filter_map(named).collect()
 }
 
-/// What is set (`- key: NAME`), and what a comment says need not be (`# not set: NAME`). The workflows have variables of their
-/// own, and a test of their own that compares them.
-fn variables_of_the_blueprint() -> BTreeSet<String> {
-    let named = |line: &str| {
-        let line = line.trim();
-        let rest = line
-            .strip_prefix("- key: ")
-            .or_else(|| line.strip_prefix("# not set: "))?;
-        rest.split([' ', ':']).next().map(ToOwned::to_owned)
-    };
-    let blueprint = read("render.yaml");
-    let (before, rest) = blueprint
-        .split_once("    name: crm-workflows\n")
-        .expect("the workflows are in the blueprint");
-    let (_, behind) = rest.split_once("\nenvVarGroups:").expect("groups come behind services");
-    before.lines().chain(behind.lines()).filter_map(named).collect()
-}
-
 #[test]
-fn every_variable_is_in_the_example_and_in_the_blueprint_and_no_other_is() {
+fn every_variable_is_in_the_example_and_no_other_is() {
     let known: BTreeSet<String> = config::variables().into_iter().collect();
     assert_eq!(variables_of_the_example(), known, ".env.example");
-    assert_eq!(variables_of_the_blueprint(), known, "render.yaml");
-}
-
-#[test]
-fn the_deployed_worker_is_not_probed_and_its_dedupe_store_never_evicts() {
-    let blueprint = read("render.yaml");
-    let said = |text: &str| {
-        blueprint
-            .lines()
-            .filter(|line| !line.trim_start().starts_with('#'))
-            .any(|line| line.contains(text))
-    };
-    assert!(!said("healthCheckPath"), "a background worker has no port to probe");
-    assert!(said("maxmemoryPolicy: noeviction"));
-    assert!(
-        said("maxShutdownDelaySeconds: 60"),
-        "longer than a drain and a last commit"
-    );
 }
 
 /// The worker and the workflows send the same announcements, under the same ids.
@@ -267,15 +239,6 @@ fn an_announcement_has_one_version_whoever_sends_it() {
         .filter_map(|line| line.strip_prefix("const EVENT_VERSION = \"")?.strip_suffix("\";"))
         .collect();
     assert_eq!(versions, [ANNOUNCED_V]);
-}
-
-#[test]
-fn the_image_starts_the_worker_without_a_shell_and_as_nobody() {
-    let dockerfile = read("Dockerfile");
-    for line in ["ENTRYPOINT [\"", "HEALTHCHECK ", ":nonroot"] {
-        assert!(dockerfile.contains(line), "{line}");
-    }
-    assert!(dockerfile.contains("--release --locked"));
 }
 
 #[test]
@@ -453,6 +416,7 @@ fn every_path_that_a_document_names_exists() {
         "docs/",
         "schemas/",
         "connectors/",
+        "deploy/",
         "stack/",
         "workflows/",
     ];

@@ -161,3 +161,19 @@ async fn a_merchant_that_lived_under_the_default_begins_above_its_revision() {
     db.own.run(&version("m-old", 4)).await;
     db.done().await;
 }
+
+#[tokio::test]
+async fn the_example_for_compose_is_a_program_and_a_purchase() {
+    let db = Database::new().await;
+    db.own.run(include_str!("../../deploy/compose/example.sql")).await;
+    let rows = db
+        .own
+        .rows("select document from crm_events.programs_documents()")
+        .await;
+    let documents: Vec<&Value> = rows.iter().map(|row| &row["document"]).collect();
+    let file = json!({ "programs": documents });
+    assert_eq!(Programs::from_json(&file.to_string()).expect("valid").merchants(), 1);
+    let purchase = "select merchant_id || ' ' || final_amount from public.purchase_ledger where status = 'completed'";
+    assert_eq!(db.own.text(purchase).await, "shop 100.00");
+    db.done().await;
+}
