@@ -6,7 +6,8 @@ CHECKS ?= bans licenses sources
 # Most tests wait, for joins, sessions and brokers: with one a core the suite takes twice as long.
 export RUST_TEST_THREADS ?= 6
 
-.PHONY: help demo test test-workflows test-inngest lint lint-deploy rehearse fence fmt deny explain bench soak chaos stack-up stack-down toolchain fixtures
+.PHONY: help demo test sim test-workflows test-inngest lint lint-deploy rehearse fence fmt deny explain bench soak chaos fuzz stack-up stack-down \
+	toolchain fixtures
 
 help: ## list the recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -14,8 +15,14 @@ help: ## list the recipes
 demo: toolchain ## run the worker on an embedded Kafka and balance the books; ARGS="--events 1000000"
 	$(CARGO) run --locked --release -- demo $(ARGS)
 
-test: toolchain lint lint-deploy fence ## everything, on real servers that it starts and stops
-	stack/with-stack sh -c 'workflows/check && exec $(CARGO) test --locked --release $(ARGS)'
+# The simulation takes all cores: beside it, tests that wait for real servers would wait too long.
+test: toolchain lint lint-deploy fence $(if $(ARGS),,sim) ## everything, on real servers that it starts and stops, and a short chaos
+	stack/with-stack sh -c 'workflows/check && exec $(CARGO) test --locked --release --features planted $(if $(ARGS),$(ARGS),-- --skip sim::)'
+	$(if $(ARGS),,benches/install chaos && $(CARGO) bench --locked --bench bench -- chaos --minutes 0.6 --records 12000 --seed 7)
+
+sim: toolchain ## simulated schedules, each from a seed: ARGS="--seeds 100000 --from 1", or the story of one: ARGS="--seed 4711"
+	SIM="$(ARGS)" $(CARGO) test --locked --release --features planted --test integration -- --nocapture --test-threads 1 \
+		$(if $(ARGS),--exact sim::no_schedule_loses_or_doubles_anything,sim::)
 
 test-workflows: ## the Inngest functions: types, then tests on a real PostgreSQL and a double of Inngest
 	stack/with-stack --only postgres workflows/check $(ARGS)
@@ -26,7 +33,7 @@ test-inngest: ## the same scenarios on a real Inngest: INNGEST_TEST_URL, INNGEST
 lint: toolchain ## format and clippy, warnings denied
 	@$(CARGO) clippy --version >/dev/null 2>&1 && $(CARGO) fmt --version >/dev/null 2>&1 || rustup component add clippy rustfmt
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --release --all-targets -- --deny warnings
+	$(CARGO) clippy --locked --release --all-targets --features planted -- --deny warnings
 
 lint-deploy: ## Dockerfiles, compose.yaml, render.yaml and the workflows of GitHub Actions, without an engine
 	deploy/lint
@@ -59,6 +66,9 @@ soak: toolchain ## the worker under load and disturbances: flat memory, balanced
 chaos: toolchain ## break everything that two workers need, under load, on real servers; ARGS="--minutes 2 --seed 7"
 	benches/install chaos
 	$(CARGO) bench --locked --bench bench -- chaos $(ARGS)
+
+fuzz: toolchain ## look for bytes that break a promise, 10 minutes a target; ARGS="--minutes 2 --target envelope"
+	fuzz/run $(ARGS)
 
 stack-up: ## start Kafka, Kafka Connect with Debezium, PostgreSQL and Redis, all local and real
 	stack/up

@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 
 mod fields;
+mod inert;
+pub mod planted;
 pub mod record;
 
 pub mod debezium;

@@ -1,7 +1,8 @@
 //! The one integration binary.
 //!
-//! `contract` holds the repository to what it says about itself; `demo` and `explain` run the real binary;
+//! `contract` holds the repository to what it says about itself; `demo`, `explain` and `hostile` run the real binary;
 //! `soak` and `chaos` hold the verdicts of `make soak` and `make chaos` to refusing what is broken;
+//! `sim` simulates schedules from seeds;
 //! `pipeline` runs the whole way on fakes with paused time; `telemetry` is about what operators see; `kafka` on librdkafka's mock
 //! cluster; `postgres`, `postgres_client`, `redis` and `real` on real servers, which `make stack-up` starts. A server that is
 //! missing fails its tests; nothing is skipped.
@@ -17,11 +18,13 @@ mod chaos;
 mod contract;
 mod demo;
 mod explain;
+mod hostile;
 mod kafka;
 mod pipeline;
 mod postgres;
 mod postgres_client;
 mod real;
 mod redis;
+mod sim;
 mod soak;
 mod telemetry;

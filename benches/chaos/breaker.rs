@@ -117,6 +117,7 @@ impl Stage {
 
     /// SIGTERM has to end in order, with all that it had in hand.
     async fn redeploy(&self, part: Part, process: &mut Process) -> anyhow::Result<()> {
+        process.heeds_term().await?;
         let status = process.end("TERM").await?;
         if !status.success() {
             self.judge(part, status);

@@ -42,6 +42,9 @@ pub(crate) const GROUP: &str = "chaos";
 pub(crate) const PREFIX: &str = "chaos";
 /// Short, so that Redis forgets during the run what it would forget in production.
 const WINDOW_SECS: &str = "30";
+/// Its number on Linux.
+const SIGTERM: u32 = 15;
+const LOOK: Duration = Duration::from_millis(5);
 
 impl Process {
     pub(crate) fn start(&mut self) -> anyhow::Result<()> {
@@ -82,6 +85,20 @@ impl Process {
         }
     }
 
+    /// Waits until SIGTERM comes to the process's own handler, or the process is gone: in its first moments a signal simply
+    /// ends it, as it would anybody.
+    pub(crate) async fn heeds_term(&self) -> anyhow::Result<()> {
+        let pid = self.child.as_ref().and_then(Child::id);
+        let status = format!("/proc/{}/status", pid.context("running")?);
+        let heeded = async {
+            while std::fs::read_to_string(&status).is_ok_and(|status| !catches_term(&status)) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let heeded = timeout(PATIENCE, heeded).await;
+        heeded.with_context(|| format!("{} never heeds SIGTERM", self.name))
+    }
+
     /// How it ended, if it did so by itself.
     pub(crate) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         let Some(child) = &mut self.child else { return Ok(None) };
@@ -91,6 +108,14 @@ impl Process {
         }
         Ok(status)
     }
+}
+
+/// Whether a process with this status catches SIGTERM, or is dead and only not waited for.
+fn catches_term(status: &str) -> bool {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let caught = field("SigCgt:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    let is_dead = field("State:").is_some_and(|state| state.starts_with(['Z', 'X']));
+    is_dead || caught.is_none_or(|mask| mask & (1 << (SIGTERM - 1)) != 0)
 }
 
 fn send(signal: &str, pid: u32) -> anyhow::Result<()> {

@@ -1,10 +1,10 @@
 //! `migrate`: brings a database to the schema of this binary, and takes over a ledger that was settled before.
 
-use anyhow::Context as _;
 use comfy_table::{Table, presets};
 
-use super::{Code, Format, Usage};
+use super::{Code, Format, Usage, print_json};
 use crate::config::Problems;
+use crate::inert::clean;
 use crate::postgres::migrations::{self, Seeded};
 use crate::postgres::{Client, DatabaseUrl};
 
@@ -75,7 +75,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
         anyhow::Ok(report)
     })?;
     match options.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report).context("the report")?),
+        Format::Json => print_json(&report)?,
         Format::Text => print(&report, options.seed_before.is_some()),
     }
     Ok(Code::Ok)
@@ -103,7 +103,7 @@ fn print(report: &Report, seeding: bool) {
         None => {}
     }
     for warning in &report.warnings {
-        println!("warning: {warning}");
+        println!("warning: {}", clean(warning));
     }
 }
 
@@ -113,12 +113,12 @@ fn table(seeded: &Seeded) -> Table {
     table.set_header(["purchase", "merchant", "status", "amount", "refunded", "created"]);
     for open in &seeded.open_purchases {
         table.add_row([
-            &open.purchase_id,
-            &open.merchant_id,
-            &open.status,
-            &open.final_amount,
-            &open.refunded_amount,
-            &open.created_at,
+            clean(&open.purchase_id),
+            clean(&open.merchant_id),
+            clean(&open.status),
+            clean(&open.final_amount),
+            clean(&open.refunded_amount),
+            clean(&open.created_at),
         ]);
     }
     table

@@ -20,10 +20,12 @@ mod shadow;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::Problems;
 use crate::dedupe::DedupeError;
+use crate::inert::clean_lines;
 use crate::kafka::StartError;
 use crate::postgres::LedgerError;
 use crate::postgres::migrations::MigrationError;
@@ -91,6 +93,12 @@ impl From<Code> for ExitCode {
     }
 }
 
+/// The arguments of all commands, for tests that no command shall escape.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Parses the arguments, runs the command, prints what went wrong.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -125,7 +133,7 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(code) => code.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", clean_lines(&format!("{error:#}")));
             code_of(&error).into()
         }
     }
@@ -178,6 +186,16 @@ const fn code_of_ledger(error: &LedgerError) -> Code {
         LedgerError::Unavailable(_) => Code::Unavailable,
         LedgerError::TooLong(_) | LedgerError::Rejected(_) | LedgerError::Unknown(_) => Code::Internal,
     }
+}
+
+/// A result for machines, laid out so that a person can read it as well.
+fn print_json(result: &impl serde::Serialize) -> anyhow::Result<()> {
+    // JSON escapes few of the characters that steer a terminal; inside of a text an escape means the same.
+    println!(
+        "{}",
+        clean_lines(&serde_json::to_string_pretty(result).context("the result")?)
+    );
+    Ok(())
 }
 
 /// The command was called in a way it cannot serve.

@@ -5,16 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
 
-use super::explain::clean::clean;
 use super::run::read_programs;
-use super::{Code, Format};
+use super::{Code, Format, print_json};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Flags, Problems, Reconciling};
 use crate::dedupe::{RedisDedupe, RedisSettings};
+use crate::inert::clean;
 use crate::inngest::{Endpoint, HttpDeliver, HttpSettings};
 use crate::pipeline::{Randomness, RuleBook};
 use crate::postgres::{self, Books, Client, Ledger, PostgresLedger};
@@ -61,9 +60,9 @@ pub(super) struct Options {
     redis_url: Option<String>,
     #[arg(long, env = "INNGEST_EVENT_KEY", value_name = "KEY", hide_env_values = true)]
     inngest_event_key: Option<String>,
-    #[arg(long, env = "INNGEST_BASE_URL", value_name = "URL")]
+    #[arg(long, env = "INNGEST_BASE_URL", value_name = "URL", hide_env_values = true)]
     inngest_base_url: Option<String>,
-    #[arg(long, env = "INNGEST_DEV", value_name = "1|URL")]
+    #[arg(long, env = "INNGEST_DEV", value_name = "1|URL", hide_env_values = true)]
     inngest_dev: Option<String>,
     #[arg(long, env = "INNGEST_ENV", value_name = "NAME")]
     inngest_env: Option<String>,
@@ -113,7 +112,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
         anyhow::Ok(balance(&question).await?)
     })?;
     match options.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&balance).context("the balance")?),
+        Format::Json => print_json(&balance)?,
         Format::Text => print(&balance, options),
     }
     Ok(if balance.is_balanced() {
@@ -206,7 +205,7 @@ fn print(balance: &Balance, options: &Options) {
             balance.redelivered, balance.evaluated
         );
         if let Some(stopped) = &balance.stopped {
-            println!("not all of it: {stopped}");
+            println!("not all of it: {}", clean(stopped));
         }
     }
     if balance.is_balanced() {

@@ -14,6 +14,7 @@ use crate::config::{Flags, Out, Problems, Settings, ShadowOut, Way};
 use crate::consumers::Rules;
 use crate::dead_letters::{DeadLetters, KafkaDeadLetters, Queue};
 use crate::dedupe::{Dedupe, RedisDedupe, RedisSettings};
+use crate::inert::clean;
 use crate::inngest::{Deliver, Endpoint, HttpDeliver, HttpSettings};
 use crate::kafka::{self, Membership};
 use crate::loyalty::Programs;
@@ -53,8 +54,8 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<Code> {
 /// Reads and checks a program file.
 pub(super) fn read_programs(path: &str) -> anyhow::Result<Programs> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| Problems(vec![format!("PROGRAM_FILE {path} cannot be read: {error}")]))?;
-    Programs::from_json(&text).with_context(|| format!("PROGRAM_FILE {path}"))
+        .map_err(|error| Problems(vec![format!("PROGRAM_FILE {} cannot be read: {error}", clean(path))]))?;
+    Programs::from_json(&text).with_context(|| format!("PROGRAM_FILE {}", clean(path)))
 }
 
 async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<Code> {
@@ -276,7 +277,7 @@ fn reconcile_beside(
     let reconciler = Reconciler {
         ports: ports.clone(),
         ledger,
-        books,
+        books: Arc::new(books),
         progress: Arc::new(kafka::Backlog {
             connection: settings.kafka.clone(),
             group: group.clone(),

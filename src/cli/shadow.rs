@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::explain::clean::clean;
 use super::reconcile::{Options, PATIENCE};
-use super::{Code, Format};
+use super::{Code, Format, print_json};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Problems, Reconciling};
+use crate::inert::clean;
 use crate::postgres::{Books, Client};
 use crate::reconcile::known::known;
 use crate::reconcile::shadow::{Comparison, Grace, Shadow, System};
@@ -46,10 +46,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     let mut comparison = shadow.compare(&system, grace);
     comparison.not_understood(&unreadable);
     match options.format {
-        Format::Json => println!(
-            "{}",
-            serde_json::to_string_pretty(&comparison).context("the comparison")?
-        ),
+        Format::Json => print_json(&comparison)?,
         Format::Text => print(&comparison, options.limit),
     }
     Ok(if comparison.agrees() { Code::Ok } else { Code::Findings })

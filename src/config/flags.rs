@@ -151,10 +151,22 @@ pub struct Flags {
     )]
     pub inngest_event_key: Option<String>,
     /// Where the event API is. Default https://inn.gs, with INNGEST_DEV http://localhost:8288.
-    #[arg(long, env = "INNGEST_BASE_URL", value_name = "URL", help_heading = "Inngest")]
+    #[arg(
+        long,
+        env = "INNGEST_BASE_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        help_heading = "Inngest"
+    )]
     pub inngest_base_url: Option<String>,
     /// `1`, or the URL of a dev server.
-    #[arg(long, env = "INNGEST_DEV", value_name = "1|URL", help_heading = "Inngest")]
+    #[arg(
+        long,
+        env = "INNGEST_DEV",
+        value_name = "1|URL",
+        hide_env_values = true,
+        help_heading = "Inngest"
+    )]
     pub inngest_dev: Option<String>,
     /// A branch environment.
     #[arg(long, env = "INNGEST_ENV", value_name = "NAME", help_heading = "Inngest")]

@@ -2,6 +2,7 @@
 //!
 //! This is the only place that gives a setting its meaning and its default.
 
+mod address;
 mod database;
 mod deciding;
 mod flags;
@@ -211,12 +212,17 @@ impl Reader {
             !known || !sasl || key.is_some(),
             "KAFKA_SECURITY_PROTOCOL has SASL, but KAFKA_API_KEY is missing",
         );
+        let ca_file = given(flags.kafka_ca_file.as_deref());
+        self.demand(
+            !known || ca_file.is_none() || protocol.ends_with("SSL"),
+            "KAFKA_CA_FILE would not be used: KAFKA_SECURITY_PROTOCOL has no TLS",
+        );
         Some(Connection {
             bootstrap_servers: servers?.to_owned(),
             security_protocol: protocol,
             api_key: key.map(Secret::new),
             api_secret: secret.map(Secret::new),
-            ca_file: given(flags.kafka_ca_file.as_deref()).map(ToOwned::to_owned),
+            ca_file: ca_file.map(ToOwned::to_owned),
         })
     }
 
@@ -233,11 +239,13 @@ impl Reader {
             Some(_) => "http://localhost:8288",
             None => "https://inn.gs",
         });
-        let http = base_url.starts_with("http://") || base_url.starts_with("https://");
-        self.demand(
-            http,
-            "INNGEST_BASE_URL must begin with https:// (or http:// for a dev server)",
-        );
+        let name = match given(flags.inngest_base_url.as_deref()) {
+            None if dev.is_some() => "INNGEST_DEV",
+            _ => "INNGEST_BASE_URL",
+        };
+        if let Err(problem) = address::check(base_url, dev.is_some()) {
+            self.problems.push(format!("{name} {problem}"));
+        }
         let rate = self.number(
             flags.inngest_rate_per_sec.as_deref(),
             "INNGEST_RATE_PER_SEC",

@@ -152,6 +152,11 @@ impl MemoryStore {
         self.lock().entries.clear();
     }
 
+    /// Forgets the keys that this does not want to keep, as an eviction does.
+    pub fn retain(&self, keep: impl Fn(&ClaimKey) -> bool) {
+        self.lock().entries.retain(|key, _| keep(key));
+    }
+
     /// What the key holds now.
     #[must_use]
     pub fn held(&self, key: &ClaimKey) -> Option<Held> {

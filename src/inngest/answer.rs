@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::Answer;
+use crate::inert::without;
 
 /// One reply as received.
 #[derive(Clone, Copy)]
@@ -79,7 +80,7 @@ pub fn classify(reply: Reply<'_>, sent: usize, now: Timestamp) -> Answer {
 }
 
 fn by_status(status: u16, error: Option<Cow<'_, str>>, reply: Reply<'_>, now: Timestamp) -> Answer {
-    let detail = match error {
+    let detail = match error.filter(|error| !error.trim().is_empty()) {
         Some(error) => presentable(&error, reply.secret),
         None => "no reason given".to_owned(),
     };
@@ -109,11 +110,7 @@ fn retry_after(header: Option<&str>, now: Timestamp) -> Option<Duration> {
 /// At most 200 characters, on one line, without the secret. The secret goes first: half a key is still a secret.
 #[must_use]
 pub fn presentable(text: &str, secret: &str) -> String {
-    let text = if secret.is_empty() {
-        Cow::Borrowed(text)
-    } else {
-        Cow::Owned(text.replace(secret, "***"))
-    };
+    let text = without(text, secret);
     let mut out = String::with_capacity(text.len().min(MAX_DETAIL_CHARS));
     for c in text.chars() {
         if c.is_control() {
@@ -303,6 +300,13 @@ mod tests {
                 detail: detail()
             }
         );
+        for body in [r#"{"error":""}"#, r#"{"error":" \n"}"#, r#"{"error":null}"#] {
+            let expected = Answer::Rejected {
+                status: 400,
+                detail: detail(),
+            };
+            assert_eq!(answer(400, None, body, 1), expected, "{body}");
+        }
         assert_eq!(
             answer(404, None, "", 1),
             Answer::Refused {

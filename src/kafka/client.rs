@@ -157,3 +157,34 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_and_names_of_brokers_are_checked_and_no_setting_changes_that() {
+        for protocol in ["SSL", "SASL_SSL"] {
+            let connection = Connection {
+                bootstrap_servers: "broker.example:9092".to_owned(),
+                security_protocol: protocol.to_owned(),
+                api_key: Some(Secret::new("key")),
+                api_secret: Some(Secret::new("secret")),
+                ca_file: None,
+            };
+            for config in [
+                consumer_config(&connection, "group", 45_000),
+                producer_config(&connection),
+                fetch_probe_config(&connection, "group"),
+                bounded_config(&connection, "group"),
+                write_probe_config(&connection),
+            ] {
+                let all = config.create_native_config().expect("settings that the client knows");
+                let is = |name: &str| all.get(name).expect(name);
+                assert_eq!(is("security.protocol"), protocol.to_lowercase());
+                assert_eq!(is("enable.ssl.certificate.verification"), "true");
+                assert_eq!(is("ssl.endpoint.identification.algorithm"), "https");
+            }
+        }
+    }
+}

@@ -9,6 +9,7 @@ use rust_decimal::Decimal;
 use serde_json::value::RawValue;
 
 use crate::fields::Fields;
+use crate::inert::clean;
 
 /// One thing that is wrong in a program file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +49,8 @@ pub(super) struct Object<'a> {
 impl Findings {
     pub(super) fn add(&mut self, path: &str, wrong: impl Into<String>, remedy: impl Into<String>) {
         self.0.push(Problem {
-            path: path.to_owned(),
-            wrong: wrong.into(),
+            path: short(path),
+            wrong: short(&wrong.into()),
             remedy: remedy.into(),
         });
     }
@@ -194,6 +195,15 @@ impl<'a> Object<'a> {
                 findings.add(&join(&self.path, name), "unknown field", remedy);
             }
         }
+    }
+}
+
+/// Names and values of the file are shown on one line, and no longer than a person reads.
+fn short(text: &str) -> String {
+    const LONGEST: usize = 300;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", clean(text.get(..end).unwrap_or_default())),
+        None => clean(text),
     }
 }
 

@@ -147,7 +147,7 @@ impl<'a> Delivery<'a> {
                 self.shared.await_turn(self.consumer, *target).await;
             }
             // From here on: what goes while the consumer is halted is not missed.
-            let mut fence = self.shared.fence.subscribe();
+            let mut fence = self.shared.fence.watch();
             if let Some((index, fate)) = self.first_unsent(request.clone(), must_wait) {
                 self.requests.push_front(index + 1..request.end);
                 self.requests.push_front(request.start..index);
@@ -155,7 +155,7 @@ impl<'a> Delivery<'a> {
                 return Some((self.take(index..index + 1), fate));
             }
             if self.shared.halts.stops(self.consumer) {
-                let _the_sender_is_ours = fence.changed().await;
+                fence.changed().await;
                 continue;
             }
             let (target, disposition) = self.send(request.clone()).await;

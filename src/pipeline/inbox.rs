@@ -3,20 +3,21 @@
 
 use std::collections::VecDeque;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::item::Item;
+use super::signal::Watcher;
 
 pub(super) struct Inbox {
     parcels: mpsc::Receiver<Vec<Item>>,
     backlog: VecDeque<Item>,
-    fence: watch::Receiver<u64>,
+    fence: Watcher<u64>,
     /// Partitions went while the lane was busy: it has not looked at what it has set aside of them.
     went: bool,
 }
 
 impl Inbox {
-    pub(super) fn new(parcels: mpsc::Receiver<Vec<Item>>, fence: watch::Receiver<u64>) -> Self {
+    pub(super) fn new(parcels: mpsc::Receiver<Vec<Item>>, fence: Watcher<u64>) -> Self {
         Self {
             parcels,
             backlog: VecDeque::new(),
@@ -38,7 +39,7 @@ impl Inbox {
     pub(super) async fn wait(&mut self, wanted: bool) -> bool {
         tokio::select! {
             biased;
-            _ = self.fence.changed() => self.drop_gone(),
+            () = self.fence.changed() => self.drop_gone(),
             received = self.parcels.recv(), if wanted => match received {
                 Some(items) => self.backlog.extend(items),
                 None => return false,
@@ -59,12 +60,11 @@ impl Inbox {
 
     /// Drops what is not ours any more, whenever partitions go. Never ends.
     pub(super) async fn keep_clean(&mut self) {
-        while self.fence.changed().await.is_ok() {
+        loop {
+            self.fence.changed().await;
             self.drop_gone();
             self.went = true;
         }
-        // The pipeline is gone.
-        std::future::pending::<()>().await;
     }
 
     fn drop_gone(&mut self) {

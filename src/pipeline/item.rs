@@ -122,6 +122,26 @@ pub(super) fn set_repeats_aside(pending: Vec<Pending>) -> (Vec<Pending>, Vec<Pen
     (first, repeats)
 }
 
+/// What waits for newer rules must not be overtaken by another state of its row, which was decided without them.
+pub(super) fn wait_together(pending: &mut Vec<Pending>, unknown: &mut Vec<Item>) {
+    if unknown.is_empty() {
+        return;
+    }
+    let row = |change: &RowChange| (change.row.table(), change.row.id().clone());
+    let rows: BTreeSet<(Table, RowId)> = unknown.iter().map(|item| row(&item.received.change)).collect();
+    let mut waiting: Vec<Item> = pending
+        .extract_if(.., |pending| rows.contains(&row(pending.change())))
+        // Several effects of one record are decided again as one.
+        .map(|Pending { item, .. }| Item {
+            ticket: item.ticket.of_parts(1),
+            ..item
+        })
+        .collect();
+    waiting.dedup_by_key(|item| (item.ticket.place, item.ticket.seq));
+    unknown.append(&mut waiting);
+    unknown.sort_by_key(|item| (item.ticket.place, item.ticket.seq));
+}
+
 /// What is delivered together, wave after wave. Where only the newest change of a fact matters, its changes are one group.
 /// Where every change matters, each stands alone, and two of one fact are in different waves: a later one never
 /// overtakes an earlier one that is held.

@@ -15,7 +15,7 @@ use super::backoff::Backoff;
 use super::delivery::{Delivery, Fate};
 use super::fit::Fit;
 use super::inbox::Inbox;
-use super::item::{Finished, Group, Item, Pending, set_repeats_aside, waves};
+use super::item::{Finished, Group, Item, Pending, set_repeats_aside, wait_together, waves};
 use super::outcome::{Disposition, Outcome, UNKNOWN_ATTEMPTS};
 use super::parked::{Limit, Parked, Puzzle};
 use super::shared::{OldRecords, Shared, Ticket};
@@ -24,6 +24,7 @@ use super::undertaker::{Body, Cause, Dead, Tell};
 use crate::consumers::{self, Consumer, Decision, EffectKey, Effects, Reason, Rules, needs_effects_check};
 use crate::dead_letters::Queue;
 use crate::dedupe::{Claim, ClaimKey};
+use crate::planted::Planted;
 use crate::progress::ConsumerSet;
 use jiff::Timestamp;
 
@@ -116,7 +117,8 @@ impl Lane {
             self.try_puzzles().await;
         }
         let rules = self.shared.ports.rules.current();
-        let (pending, unknown) = self.decide_by(&rules, items, false).await;
+        let (mut pending, mut unknown) = self.decide_by(&rules, items, Planted::StaleProgram.is_planted()).await;
+        wait_together(&mut pending, &mut unknown);
         let pending = self.compare(pending).await;
         self.bring_home(pending).await;
         // Where a merchant is unknown, the rules may be older than the record: it is decided once more by newer ones.
@@ -129,27 +131,27 @@ impl Lane {
 
     /// Once the consumer is halted, only partitions that go release what they hold.
     async fn stand_while_halted(&mut self, items: &mut Vec<Item>) {
-        let mut fence = self.shared.fence.subscribe();
+        let mut fence = self.shared.fence.watch();
         while self.shared.halts.stops(self.consumer) {
             items.retain(|item| item.ticket.epoch.is_live());
             self.parked.forget_gone();
             if items.is_empty() {
                 return;
             }
-            let _the_sender_is_ours = fence.changed().await;
+            fence.changed().await;
         }
     }
 
     /// Waits for rules that are newer than these records, as long as one of them is ours.
     async fn with_newer_rules(&self, mut items: Vec<Item>) -> Option<(Arc<Rules>, Vec<Item>)> {
-        let mut fence = self.shared.fence.subscribe();
+        let mut fence = self.shared.fence.watch();
         loop {
             items.retain(|item| item.ticket.epoch.is_live());
             let newest = items.iter().map(|item| item.received.at).max()?;
             tokio::select! {
                 biased;
                 rules = self.shared.ports.rules.newer_than(newest) => return Some((rules, items)),
-                _ = fence.changed() => {}
+                () = fence.changed() => {}
             }
         }
     }
@@ -232,6 +234,10 @@ impl Lane {
         }
         let (pending, repeats) = set_repeats_aside(pending);
         let pending = self.claim(pending).await;
+        if Planted::ConfirmBeforeDelivery.is_planted() {
+            let keys: Vec<ClaimKey> = pending.iter().map(|pending| pending.effect.claim.clone()).collect();
+            let _too_early = self.shared.ports.dedupe.confirm(&keys).await;
+        }
         for groups in waves(pending) {
             self.deliver(groups).await;
         }
@@ -259,6 +265,9 @@ impl Lane {
                 match claim {
                     Claim::Granted => ours.push(pending),
                     Claim::Done => finished.push(self.finish(pending.item.ticket, Outcome::Duplicate)),
+                    Claim::Foreign if Planted::ClaimIsDone.is_planted() => {
+                        finished.push(self.finish(pending.item.ticket, Outcome::Duplicate));
+                    }
                     Claim::Foreign => foreign.push(pending),
                 }
             }

@@ -26,6 +26,7 @@ mod partitions;
 mod rules;
 mod shadowing;
 mod shared;
+mod signal;
 pub mod source;
 mod standstill;
 mod undertaker;
@@ -197,7 +198,7 @@ impl Pipeline {
                     Arc::clone(&shared),
                     limit,
                 );
-                workers.spawn(lane.run(Inbox::new(inbox, shared.fence.subscribe())));
+                workers.spawn(lane.run(Inbox::new(inbox, shared.fence.watch())));
                 inboxes.push(inbox_tx);
             }
             lanes.push(Lanes {
@@ -382,7 +383,7 @@ impl Pipeline {
     /// Ends the epochs of these partitions and wakes whoever waits on their behalf.
     fn forget(&mut self, partitions: &[TopicPartition]) {
         self.partitions.revoke(partitions);
-        self.shared.fence.send_modify(|fence| *fence += 1);
+        self.shared.fence.modify(|fence| *fence += 1);
     }
 
     fn begin_drain(&mut self) -> Result<(), Failure> {

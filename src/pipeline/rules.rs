@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::signal::{Signal, Watcher};
 use crate::consumers::Rules;
 use crate::postgres::LedgerError;
 
@@ -25,7 +26,7 @@ pub trait ReadRules: Send {
 /// The rules in force. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RuleBook {
-    page: watch::Receiver<Page>,
+    page: Watcher<Page>,
     refresher: Option<Arc<Refresher>>,
 }
 
@@ -62,7 +63,7 @@ impl RuleBook {
     #[must_use]
     pub fn fixed(rules: Arc<Rules>) -> Self {
         let begun = Begun::Fixed;
-        let (_never_written, page) = watch::channel(Page { rules, begun });
+        let page = Signal::new(Page { rules, begun }).watch();
         Self { page, refresher: None }
     }
 
@@ -74,7 +75,8 @@ impl RuleBook {
             rules,
             begun: begun.map_or(Begun::Before, Begun::At),
         };
-        let (publish, page) = watch::channel(page);
+        let publish = Signal::new(page);
+        let page = publish.watch();
         let wanted = Arc::new(Notify::new());
         let task = tokio::spawn(refresh(source, publish, begun, Arc::clone(&wanted)));
         let task = task.abort_handle();
@@ -86,7 +88,7 @@ impl RuleBook {
 
     #[must_use]
     pub fn current(&self) -> Arc<Rules> {
-        Arc::clone(&self.page.borrow().rules)
+        self.page.read(|page| Arc::clone(&page.rules))
     }
 
     /// The rules by a refresh that began after this instant; waits for it, and has it begin. It waits as long as the
@@ -94,19 +96,15 @@ impl RuleBook {
     pub async fn newer_than(&self, fetched: Instant) -> Arc<Rules> {
         let mut page = self.page.clone();
         loop {
-            {
-                let page = page.borrow_and_update();
-                if page.begun.after(fetched) {
-                    return Arc::clone(&page.rules);
-                }
+            let newer = page.read(|page| page.begun.after(fetched).then(|| Arc::clone(&page.rules)));
+            if let Some(rules) = newer {
+                return rules;
             }
             if let Some(refresher) = &self.refresher {
                 refresher.wanted.notify_one();
             }
-            if page.changed().await.is_err() {
-                // The refresher is gone, as the process is about to be. To guess would drop an award.
-                std::future::pending::<()>().await;
-            }
+            // It never comes once the refresher is gone, as the process is about to be: to guess would drop an award.
+            page.changed().await;
         }
     }
 }
@@ -129,7 +127,7 @@ impl Drop for Refresher {
 
 async fn refresh(
     mut source: Box<dyn ReadRules>,
-    publish: watch::Sender<Page>,
+    publish: Signal<Page>,
     mut last: Option<Instant>,
     wanted: Arc<Notify>,
 ) {
@@ -154,7 +152,7 @@ async fn refresh(
                     tracing::info!("the rules are refreshed again");
                 }
                 let begun = Begun::At(begun);
-                publish.send_replace(Page { rules, begun });
+                publish.replace(Page { rules, begun });
             }
             Err(error) => {
                 if backoff.is_none() {

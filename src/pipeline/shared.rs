@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::backoff::{Backoff, Randomness};
 use super::halt::Halts;
 use super::outcome::Disposition;
 use super::rules::RuleBook;
+use super::signal::Signal;
 use super::standstill::{Standstills, Target};
 use crate::clock::SharedClock;
 use crate::consumers::{Consumer, Decision, Effect};
@@ -137,7 +138,7 @@ pub(super) struct Shared {
     pub(super) replay: Replay,
     pub(super) ports: Ports,
     /// Counts ended epochs; wakes whoever waits for a target, to see whether it still has to.
-    pub(super) fence: watch::Sender<u64>,
+    pub(super) fence: Signal<u64>,
     /// Whether Inngest takes what comes: tells "down for everyone" from "refuses this one". What the last request showed
     /// that was no further attempt at an unknown answer; such an attempt shows only that it takes, if it does.
     accepting: [AtomicBool; Target::ALL.len()],
@@ -152,7 +153,7 @@ impl Shared {
         Self {
             replay,
             ports,
-            fence: watch::Sender::new(0),
+            fence: Signal::default(),
             accepting: Default::default(),
             standstills: Standstills::default(),
             halts: Halts::new(accept_dead_letters),
@@ -162,18 +163,20 @@ impl Shared {
 
     /// Waits, or returns early when an epoch ends.
     pub(super) async fn wait(&self, duration: Duration) {
-        let mut fence = self.fence.subscribe();
+        let mut fence = self.fence.watch();
         tokio::select! {
             biased;
-            _ = fence.changed() => {}
+            () = fence.changed() => {}
             () = tokio::time::sleep(duration) => {}
         }
     }
 
     /// Waits until the record is not ours any more, however long it takes.
     pub(super) async fn until_ended(&self, epoch: &Epoch) {
-        let mut fence = self.fence.subscribe();
-        while epoch.is_live() && fence.changed().await.is_ok() {}
+        let mut fence = self.fence.watch();
+        while epoch.is_live() {
+            fence.changed().await;
+        }
     }
 
     /// Waits for the database's answer, and counts it.
@@ -256,7 +259,7 @@ impl Shared {
     /// Waits until this consumer may ask the target; see [`Standstills::await_turn`].
     pub(super) async fn await_turn(&self, consumer: Consumer, target: Target) {
         self.standstills
-            .await_turn(consumer, target, &mut self.fence.subscribe())
+            .await_turn(consumer, target, &mut self.fence.watch())
             .await;
     }
 }

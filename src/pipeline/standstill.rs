@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
-
+use super::signal::{Signal, Watcher};
 use crate::consumers::Consumer;
 
 /// Whom a lane talks to on behalf of its consumer.
@@ -24,7 +23,7 @@ pub(super) struct Standstills([[Standstill; Target::ALL.len()]; Consumer::ALL.le
 
 #[derive(Default)]
 struct Standstill {
-    reason: watch::Sender<Option<String>>,
+    reason: Signal<Option<String>>,
     probe: tokio::sync::Mutex<()>,
 }
 
@@ -51,7 +50,7 @@ impl Standstills {
     pub(super) fn reason(&self, consumer: Consumer) -> Option<String> {
         Target::ALL
             .into_iter()
-            .find_map(|target| self.of(consumer, target)?.reason.borrow().clone())
+            .find_map(|target| self.of(consumer, target)?.reason.read(Clone::clone))
     }
 
     /// The target refuses this consumer. The caller asks again only after [`Standstills::await_turn`].
@@ -59,7 +58,7 @@ impl Standstills {
         let Some(standstill) = self.of(consumer, target) else {
             return;
         };
-        if standstill.reason.send_replace(Some(detail.to_owned())).is_none() {
+        if standstill.reason.replace(Some(detail.to_owned())).is_none() {
             let (consumer, target) = (consumer.name(), target.name());
             tracing::error!(consumer, target, detail, "consumer stands still until an operator acts");
         }
@@ -70,7 +69,7 @@ impl Standstills {
         let Some(standstill) = self.of(consumer, target) else {
             return;
         };
-        if standstill.reason.send_if_modified(|reason| reason.take().is_some()) {
+        if standstill.reason.read(Option::is_some) && standstill.reason.replace(None).is_some() {
             tracing::info!(consumer = consumer.name(), target = target.name(), "consumer goes on");
         }
     }
@@ -85,18 +84,18 @@ impl Standstills {
 
     /// Returns at once unless the target refuses the consumer; then when the caller may probe, when another's probe got
     /// through, or when `fence` changes.
-    pub(super) async fn await_turn(&self, consumer: Consumer, target: Target, fence: &mut watch::Receiver<u64>) {
+    pub(super) async fn await_turn(&self, consumer: Consumer, target: Target, fence: &mut Watcher<u64>) {
         let Some(standstill) = self.of(consumer, target) else {
             return;
         };
-        if standstill.reason.borrow().is_none() {
+        if standstill.reason.read(Option::is_none) {
             return;
         }
-        let mut reason = standstill.reason.subscribe();
+        let mut reason = standstill.reason.watch();
         tokio::select! {
             biased;
-            _ = fence.changed() => {}
-            _ = reason.wait_for(Option::is_none) => {}
+            () = fence.changed() => {}
+            () = reason.wait_for(Option::is_none) => {}
             () = async {
                 let _turn = standstill.probe.lock().await;
                 tokio::time::sleep(PROBE_INTERVAL).await;

@@ -35,8 +35,8 @@ pub struct LedgerRow {
 #[derive(Debug, Clone)]
 pub struct Place {
     /// As the database writes it.
-    time: String,
-    id: String,
+    pub time: String,
+    pub id: String,
 }
 
 /// What is to be done about a missed effect.

@@ -25,6 +25,8 @@ use super::{DatabaseUrl, LedgerError};
 /// Shared by everybody who asks the database.
 pub struct Client {
     config: Config,
+    /// What no message may repeat.
+    secret: String,
     tls: Option<MakeRustlsConnect>,
     patience: Duration,
     /// With the timeout in it.
@@ -89,6 +91,7 @@ impl Client {
         }
         Ok(Self {
             config,
+            secret: url.secret(),
             tls,
             patience: STATEMENT_TIMEOUT,
             begin: begin(STATEMENT_TIMEOUT),
@@ -166,7 +169,7 @@ impl Client {
             }
         });
         match opened.await {
-            Ok(opened) => opened.map_err(|error| Failure::of_connect(&error)),
+            Ok(opened) => opened.map_err(|error| Failure::of_connect(&error, &self.secret)),
             Err(_elapsed) => Err(Failure::timed_out("connect").error),
         }
     }

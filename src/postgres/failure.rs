@@ -8,6 +8,7 @@ use std::error::Error as _;
 use tokio_postgres::error::Severity;
 
 use super::LedgerError;
+use crate::inert::without;
 
 /// A failed call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,11 +52,12 @@ impl Failure {
     }
 
     /// There is no connection. This says nothing about any row, so it is never the row's fault.
-    pub(super) fn of_connect(error: &tokio_postgres::Error) -> LedgerError {
+    /// `secret` is the password, which some servers and poolers repeat.
+    pub(super) fn of_connect(error: &tokio_postgres::Error, secret: &str) -> LedgerError {
         if let Some(db) = error.as_db_error() {
-            return of_refused_connection(db.code().code(), db.message());
+            return of_refused_connection(db.code().code(), &without(db.message(), secret));
         }
-        let detail = presentable(&described(error));
+        let detail = presentable(&without(&described(error), secret));
         let certificate = causes(error).any(|cause| {
             let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
             let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());

@@ -14,6 +14,7 @@ mod failure;
 mod ledger;
 pub mod memory;
 pub mod migrations;
+mod notes;
 mod programs;
 mod start;
 mod url;
@@ -30,6 +31,7 @@ pub use cache::RulesCache;
 pub use client::{Client, MAX_CONNECTIONS};
 pub use facts::Settled;
 pub use ledger::PostgresLedger;
+pub use notes::{Notes, Told};
 pub use start::{StartError, rule_book, rule_book_of_shadow};
 pub use url::DatabaseUrl;
 

@@ -35,6 +35,7 @@ impl DatabaseUrl {
         let (mut rest, mut mode, mut root_file) = (Vec::new(), None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
+                Some(("sslmode", _)) if mode.is_some() => return Err(wrong("has sslmode twice: which one is meant?")),
                 Some(("sslmode", "disable")) => mode = Some(Wanted::Disable),
                 // Stricter than libpq, where `require` checks no certificate: encryption without it keeps nobody out.
                 Some(("sslmode", "require" | "verify-ca" | "verify-full")) => mode = Some(Wanted::Verified),
@@ -95,6 +96,20 @@ impl DatabaseUrl {
         );
         let name = format!("{:?} {:?}", config.get_user(), config.get_dbname());
         fnv1a([&place, &name])
+    }
+
+    /// The password, unless it is as well known as the user's or the database's name, which messages are full of.
+    pub(super) fn secret(&self) -> String {
+        let password = self
+            .config
+            .get_password()
+            .map(String::from_utf8_lossy)
+            .unwrap_or_default();
+        let known = [self.config.get_user(), self.config.get_dbname()];
+        if known.contains(&Some(&*password)) {
+            return String::new();
+        }
+        password.into_owned()
     }
 
     pub(super) fn uses_tls(&self) -> bool {
@@ -160,6 +175,9 @@ mod tests {
         assert!(tls("postgresql://u:p@db.example/crm?sslmode=require"));
         assert!(tls("postgres://u:p@127.0.0.1/crm?sslmode=verify-full"));
         assert!(tls("postgres://u:p@localhost,db.example/crm"));
+        assert!(tls("postgres://u:p@localhost/crm?hostaddr=203.0.113.7"));
+        // Whatever the client makes of it, the URL's word is ours alone.
+        assert!(tls("postgres://u:p@db.example/crm?ssl%6dode=disable"));
         assert!(!tls("postgres://u:p@127.0.0.1:31432/crm"));
         assert!(!tls("postgres://u:p@[::1]/crm"));
         assert!(!tls("postgres://u:p@localhost/crm"));
@@ -196,6 +214,9 @@ mod tests {
     fn what_is_wrong_is_told_and_nothing_of_it_is_shown() {
         let url = DatabaseUrl::parse("postgres://u:sentinel@db.example/crm").expect("valid");
         assert!(!format!("{url:?}").contains("sentinel"));
+        assert_eq!(url.secret(), "sentinel");
+        let known = DatabaseUrl::parse("postgres://crm:crm@localhost/crm").expect("valid");
+        assert_eq!(known.secret(), "", "what everybody knows is no secret");
         for (wrong, says) in [
             ("", "not a postgres:// address"),
             ("host=db password=sentinel", "not a postgres:// address"),
@@ -203,6 +224,14 @@ mod tests {
             ("postgres://u:sentinel@db:port/crm", "is not understood"),
             ("postgres://u:p@db/crm?sentinel=1", "is not understood"),
             ("postgres://u:sentinel@db/crm?sslmode=prefer", "falls back to no TLS"),
+            ("postgres://u:sentinel@db/crm?sslmode=allow", "falls back to no TLS"),
+            ("postgres://u:sentinel@db/crm?sslmode=no-verify", "not understood"),
+            ("postgres://u:sentinel@db/crm?sslmode=Disable", "not understood"),
+            ("postgres://u:sentinel@db/crm?sslmode=", "not understood"),
+            (
+                "postgres://u:sentinel@db/crm?sslmode=require&sslmode=disable",
+                "sslmode twice",
+            ),
             (
                 "postgres://u:sentinel@db/crm?sslmode=disable&sslrootcert=x",
                 "would not be used",

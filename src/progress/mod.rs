@@ -18,6 +18,7 @@ mod tests;
 use std::collections::VecDeque;
 
 use crate::consumers::Consumer;
+use crate::planted::Planted;
 use crate::rows::Table;
 use frame::Watermarks;
 
@@ -209,6 +210,16 @@ impl Partition {
             .unwrap_or(self.base)
             .max(self.base);
         let index = usize::try_from(front.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        if Planted::WatermarkByArithmetic.is_planted() {
+            let finished = self
+                .entries
+                .iter()
+                .filter(|entry| !entry.pending.contains(consumer))
+                .count();
+            let finished = i64::try_from(finished).unwrap_or(i64::MAX);
+            let first = self.entries.front().map_or(self.position, |entry| entry.offset);
+            return first.saturating_add(finished).max(self.floor(consumer));
+        }
         let reached = self.entries.get(index).map_or(self.position, |entry| entry.offset);
         reached.max(self.floor(consumer))
     }
@@ -243,6 +254,9 @@ impl Partition {
 
     /// The first offset that somebody here has not finished.
     fn done_here(&self) -> i64 {
+        if Planted::CommitPastHold.is_planted() {
+            return self.position;
+        }
         self.entries.front().map_or(self.position, |entry| entry.offset)
     }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consumers::Consumer;
 use crate::pipeline::Ports;
-use crate::postgres::{Books, Ledger, LedgerError};
+use crate::postgres::{Ledger, LedgerError, Notes};
 
 pub use pass::{Finding, Kind, Report};
 pub use send::{Outbox, Sent};
@@ -43,7 +43,7 @@ pub trait Progress: Send + Sync {
 pub struct Reconciler {
     pub ports: Ports,
     pub ledger: Arc<dyn Ledger>,
-    pub books: Books,
+    pub books: Arc<dyn Notes>,
     pub progress: Arc<dyn Progress>,
     pub consumers: Vec<Consumer>,
     /// Subsets of the consumers run in groups of their own; each has a reconciler.

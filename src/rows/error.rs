@@ -1,7 +1,7 @@
 //! Why a decoded change is no row of ours. Takes the table and what was wrong, gives a sentence for a person and a word
 //! for machines. Never repeats a row's values; a status word is the exception.
 
-use crate::debezium::ValueError;
+use crate::debezium::{ValueError, shown};
 
 use super::Table;
 
@@ -22,7 +22,7 @@ pub enum RouteError {
     #[error(
         "{table}: its topic holds a row of table {}, which no consumer reads: publish partitioned tables through their root \
          (publish_via_partition_root), and give every table its own topic",
-        found.escape_debug()
+        shown(found)
     )]
     UnexpectedTable { table: Table, found: Box<str> },
     #[error("{table}: the change has no source.lsn, so a repetition could not be told from a new change")]

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::{Decisions, WriteError};
+use crate::inert::clean_lines;
 
 /// The real one. A thread of its own writes, so that whatever came while it waited for the disk is made durable at once.
 #[derive(Debug)]
@@ -140,7 +141,8 @@ impl Out {
         match self {
             Self::Stdout => {
                 let mut stdout = std::io::stdout().lock();
-                stdout.write_all(lines)?;
+                // Perhaps a terminal; for a machine it is the same JSON.
+                stdout.write_all(clean_lines(&String::from_utf8_lossy(lines)).as_bytes())?;
                 stdout.flush()
             }
             Self::File { file, whole_bytes } => {

@@ -77,7 +77,8 @@ fn in_repository(path: &Path) -> String {
 
 /// All Rust sources, tests included.
 pub(super) fn sources() -> Vec<File> {
-    let paths = paths_in("src").into_iter().chain(paths_in("tests"));
+    let folders = ["src", "tests", "fuzz/targets"];
+    let paths = folders.into_iter().flat_map(paths_in);
     paths
         .filter(|path| path.ends_with(".rs"))
         .map(|path| File {
@@ -288,6 +289,38 @@ fn every_test_that_the_invariants_and_the_edge_cases_name_exists() {
     }
 }
 
+/// `make test ARGS="x"` runs what has `x` in its name. A promise whose proof runs nothing would look proven.
+#[test]
+fn every_proof_of_a_guarantee_runs_tests() {
+    let guarantees = read("docs/guarantees.md");
+    let filters: Vec<&str> = quoted(&guarantees)
+        .into_iter()
+        .filter_map(|command| command.strip_prefix("make test ARGS=\"")?.strip_suffix('"'))
+        .collect();
+    assert!(filters.len() > 15, "only {} proofs are tests", filters.len());
+    let names: Vec<String> = sources().iter().flat_map(tests_in).collect();
+    let missing = filters
+        .into_iter()
+        .filter(|filter| !names.iter().any(|name| name.contains(filter)));
+    assert_none(&missing.map(ToOwned::to_owned).collect::<Vec<_>>());
+}
+
+/// The names of a file's tests, as the harness has them: modules, then the function.
+fn tests_in(file: &File) -> Vec<String> {
+    let path = file.path.trim_end_matches(".rs").trim_end_matches("/mod");
+    let modules = path.split('/').skip(1).collect::<Vec<_>>().join("::");
+    let lines: Vec<&str> = file.text.lines().map(str::trim_start).collect();
+    let is_mark = |line: &str| line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+    let marked = lines.iter().enumerate().filter(|(_, line)| is_mark(line));
+    marked
+        .filter_map(|(at, _)| {
+            let declared = lines[at..].iter().find_map(|line| line.split_once("fn "))?;
+            declared.1.split('(').next()
+        })
+        .map(|name| format!("{modules}::{name}"))
+        .collect()
+}
+
 #[test]
 fn every_recipe_that_a_document_names_exists() {
     let makefile = read("Makefile");
@@ -323,6 +356,30 @@ pub(super) fn anchors(text: &str) -> Vec<String> {
         .filter(|line| line.starts_with('#'))
         .map(|line| slug(line.trim_start_matches('#')))
         .collect()
+}
+
+#[test]
+fn nothing_that_is_shipped_can_have_planted_faults() {
+    let manifest = read("Cargo.toml");
+    assert!(manifest.contains("\ndefault = [\"io\"]\n") && manifest.contains("\nplanted = []\n"));
+    let dockerfile = read("Dockerfile");
+    assert!(dockerfile.contains("cargo build --release") && !dockerfile.contains("features"));
+    let makefile = read("Makefile");
+    let (tested, others): (Vec<_>, Vec<_>) = makefile
+        .lines()
+        .partition(|line| line.contains("$(CARGO) test ") || line.contains("$(CARGO) clippy "));
+    assert!(tested.iter().any(|line| line.contains("--features planted")));
+    assert!(
+        others
+            .iter()
+            .any(|line| line.contains("run --locked --release -- demo"))
+    );
+    assert!(!others.iter().any(|line| line.contains("features planted")));
+    let planters = sources().into_iter().filter(|file| {
+        let plants = file.text.contains("Planted::plant(") || file.text.contains("feature = \"planted\"");
+        plants && !file.path.starts_with("tests/") && file.path != "src/planted.rs"
+    });
+    assert_none(&planters.map(|file| file.path).collect::<Vec<_>>());
 }
 
 #[test]

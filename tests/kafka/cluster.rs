@@ -59,7 +59,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// The mock: all topics of ours; so many partitions of purchases, and one of everything else.
-    pub(super) fn start(partitions: i32) -> Self {
+    pub(crate) fn start(partitions: i32) -> Self {
         let mock = MockCluster::new(1).expect("a cluster");
         for (topic, partitions) in topics("crm", partitions) {
             mock.create_topic(&topic, partitions, 1).expect("created");
@@ -100,7 +100,7 @@ impl Cluster {
     }
 
     /// The mock's levers.
-    pub(super) fn mock(&self) -> &MockCluster<'static, DefaultProducerContext> {
+    pub(crate) fn mock(&self) -> &MockCluster<'static, DefaultProducerContext> {
         self.mock.as_ref().expect("not the real broker")
     }
 
@@ -127,7 +127,7 @@ impl Cluster {
     }
 
     /// Gives the record's offset.
-    pub(super) async fn produce(&self, place: TopicPartition, record: &Raw) -> i64 {
+    pub(crate) async fn produce(&self, place: TopicPartition, record: &Raw) -> i64 {
         produce(&self.producer, &self.topic(place), place.partition, record).await
     }
 

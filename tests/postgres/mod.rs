@@ -4,6 +4,7 @@
 
 mod asking;
 mod awards;
+mod differential;
 mod grants;
 mod identities;
 mod migrate;
@@ -63,7 +64,7 @@ const TS_MS: i64 = 1_790_000_000_000;
 const CREATED: &str = "2026-01-15T10:00:00Z";
 
 /// An address of the running stack.
-fn stack(name: &str) -> String {
+pub(crate) fn stack(name: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/stack/.run/env");
     let text = std::fs::read_to_string(path);
     let text = text.unwrap_or_else(|error| panic!("no stack ({path}: {error}); start it with `make stack-up`"));

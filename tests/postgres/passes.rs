@@ -209,7 +209,7 @@ async fn announcements_that_nobody_understands_take_no_heals_room() {
 async fn redeliver(world: &World) -> Balance {
     let ports = &world.reconciler.ports;
     let question = Question {
-        books: world.reconciler.books.clone(),
+        books: books(&world.db),
         ledger: world.reconciler.ledger.clone(),
         rules: ports.rules.current(),
         consumers: vec![Consumer::Currency, Consumer::Tier],

@@ -95,7 +95,7 @@ impl World {
         let reconciler = Reconciler {
             ports,
             ledger,
-            books: Books::new(client),
+            books: Arc::new(Books::new(client)),
             progress: group.clone(),
             consumers: Consumer::ALL.to_vec(),
             group: "crm-event-processors".to_owned(),
@@ -517,7 +517,8 @@ async fn the_worker_role_suffices() {
     world.db.own.run("grant crm_worker to current_user").await;
     let url = format!("{}?options=-c%20role%3Dcrm_worker", world.db.url());
     let client = Arc::new(Client::new(&DatabaseUrl::parse(&url).expect("an address")).expect("a client"));
-    world.reconciler.books = Books::new(Arc::clone(&client));
+    let books = Books::new(Arc::clone(&client));
+    world.reconciler.books = Arc::new(books.clone());
     world.reconciler.ledger = Arc::new(PostgresLedger::new(client));
     world
         .db
@@ -533,7 +534,6 @@ async fn the_worker_role_suffices() {
     world.pass().await;
     world.pass().await;
     assert_eq!(marks(&world.sent()), ["h1"]);
-    let books = &world.reconciler.books;
     assert_eq!(books.unbalanced().await.expect("balanced"), []);
     assert!(books.member("m-1", "u-1").await.expect("known").tier.is_some());
     assert_eq!(books.states(&["award:p"]).await.expect("read")["award:p"].heals, 1);

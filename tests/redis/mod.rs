@@ -2,7 +2,7 @@
 //!
 //! What only needs keys of its own runs on the stack's Redis; what breaks a server runs on one that the test starts itself.
 
-mod server;
+pub(crate) mod server;
 
 use std::path::Path;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use redis::Value;
 
 /// Ends with the test.
-pub(super) struct Server {
+pub(crate) struct Server {
     port: u16,
     arguments: Vec<String>,
     child: Child,
@@ -17,7 +17,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts a server on a free port and waits until it says that it is ready.
-    pub(super) fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = free.local_addr().expect("an address").port();
         drop(free);
@@ -35,7 +35,7 @@ impl Server {
     }
 
     /// With `user:password`.
-    pub(super) fn url_with(&self, account: &str) -> String {
+    pub(crate) fn url_with(&self, account: &str) -> String {
         format!("redis://{account}@127.0.0.1:{}", self.port)
     }
 

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Code, Format};
+use super::{Code, Format, print_json};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Secret, topic};
 use crate::consumers::{Consumer, Rules};
@@ -93,7 +93,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     let report = report?;
     match options.format {
         Format::Text => println!("{}", report.text()),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report.json())?),
+        Format::Json => print_json(&report.json())?,
     }
     Ok(if report.balanced() { Code::Ok } else { Code::Findings })
 }

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
-
 use super::selection::Selection;
 use super::{Signature, drawer, settings};
 use crate::cli::replay::flags::KafkaFlags;
-use crate::cli::{Code, Format, Usage};
+use crate::cli::{Code, Format, Usage, print_json};
 use crate::clock::{Clock as _, SharedClock, SystemClock};
 use crate::dead_letters::KafkaDeadLetters;
 use crate::dead_letters::filed::{Fate, Mark, Place};
@@ -73,7 +71,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
         report.dropped.truncate(done);
     }
     match options.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report).context("the report")?),
+        Format::Json => print_json(&report)?,
         Format::Text => {
             let done = if report.dry_run { "would be dropped" } else { "dropped" };
             for place in &report.dropped {

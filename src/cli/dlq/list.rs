@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context as _;
 use comfy_table::{Table, presets};
 
 use super::selection::Selection;
 use super::{age, drawer, settings};
-use crate::cli::explain::clean::clean;
 use crate::cli::replay::flags::KafkaFlags;
-use crate::cli::{Code, Format};
+use crate::cli::{Code, Format, print_json};
 use crate::clock::{Clock as _, SystemClock};
 use crate::dead_letters::filed::{Mark, Place, Provenance};
+use crate::inert::clean;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Options {
@@ -95,7 +94,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
         foreign: drawer.foreign.into_keys().collect(),
     };
     match options.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report).context("the list")?),
+        Format::Json => print_json(&report)?,
         Format::Text => print(&report, options, SystemClock.now_ms()),
     }
     Ok(Code::Ok)

@@ -3,23 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::selection::Selection;
 use super::shelf::{Ended, Marker, Opener, Shelf};
 use super::{Signature, drawer, read, spans_of};
-use crate::cli::explain::clean::clean;
 use crate::cli::explain::verdict::Explainer;
 use crate::cli::replay::engine::{Engine, Stopped, bar};
 use crate::cli::replay::flags::{KafkaFlags, WorkFlags};
 use crate::cli::run::{MAX_RECORDS, stop_on_signal};
-use crate::cli::{Code, Format};
+use crate::cli::{Code, Format, print_json};
 use crate::config::{Deciding, Letters};
 use crate::consumers::Consumer;
 use crate::dead_letters::Queue;
 use crate::dead_letters::filed::{Fate, Place, Provenance, original};
 use crate::debezium::Decoder;
+use crate::inert::clean;
 use crate::kafka::{self, Frame, Part, Reader};
 use crate::pipeline::Replay;
 use crate::progress::ConsumerSet;
@@ -82,7 +81,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     runtime.shutdown_background();
     let (report, code) = ended?;
     match options.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report).context("the report")?),
+        Format::Json => print_json(&report)?,
         Format::Text => print(&report),
     }
     Ok(code)

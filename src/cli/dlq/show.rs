@@ -7,7 +7,6 @@ use anyhow::Context as _;
 use serde_json::value::RawValue;
 
 use super::{read, settings};
-use crate::cli::explain::clean::clean;
 use crate::cli::explain::verdict::Explainer;
 use crate::cli::explain::{DEMO_NOTE, json, text};
 use crate::cli::replay::flags::KafkaFlags;
@@ -18,6 +17,7 @@ use crate::config::{Deciding, Flags, Letters};
 use crate::consumers::{Consumer, Rules};
 use crate::dead_letters::Queue;
 use crate::dead_letters::filed::{Filed, Mark, Place, Provenance, original};
+use crate::inert::clean;
 use crate::kafka::{Edge, Reader};
 use crate::loyalty::{DEMO_PROGRAM, Programs};
 use crate::record::RecordView;

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::clean::clean;
 use super::verdict::{DeadLetter, Explanation, Fate, Verdict, control_name};
 use crate::debezium::Op;
+use crate::inert::clean;
 
 #[derive(Serialize)]
 struct Object<'a> {

@@ -8,7 +8,6 @@
 //! The files stand in the order of the bytes: `lines` (one line at a time), `message` (a line's record), `verdict` (what
 //! becomes of it), then `text` or `json`; `clean` keeps control characters from outside off the terminal.
 
-pub(super) mod clean;
 pub(super) mod json;
 mod known;
 mod lines;
@@ -32,6 +31,7 @@ use super::{Code, Format, Usage};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Deciding, Flags};
 use crate::consumers::Rules;
+use crate::inert::clean;
 use crate::loyalty::{DEMO_PROGRAM, Programs};
 
 pub(super) const DEMO_NOTE: &str = "Decided with the demo's program, because PROGRAM_FILE is not given: points, due times and tiers \
@@ -146,7 +146,7 @@ impl Options {
 fn open(file: Option<&Path>) -> Result<(String, Box<dyn Read>), Usage> {
     match file.filter(|path| *path != Path::new("-")) {
         Some(path) => {
-            let name = path.display().to_string();
+            let name = clean(&path.display().to_string());
             match std::fs::File::open(path) {
                 Ok(file) => Ok((name, Box::new(file))),
                 Err(error) => Err(Usage(format!("{name} cannot be read: {error}"))),

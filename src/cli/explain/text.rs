@@ -6,10 +6,10 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
-use super::clean::{self, clean};
 use super::message::BadLine;
 use super::verdict::{DeadLetter, Explanation, Facts, Fate, Outcome, Verdict};
 use crate::debezium::{Control, Op};
+use crate::inert::{self, clean};
 
 /// Where the blocks of all consumers begin.
 const MARGIN: &str = "              ";
@@ -38,7 +38,7 @@ pub(in crate::cli) fn write(out: &mut impl Write, line: u64, explanation: &Expla
         write!(out, " @{offset}")?;
     }
     if let Some(key) = &explanation.key {
-        write!(out, "  key {}", clean::key(key))?;
+        write!(out, "  key {}", shown_key(key))?;
     }
     writeln!(out)?;
     change(out, &explanation.facts)?;
@@ -101,6 +101,16 @@ fn dead_letter(out: &mut impl Write, margin: &str, dead: &DeadLetter) -> io::Res
     writeln!(out, "{margin}because  {}", clean(&dead.detail))
 }
 
+/// A key as a header line shows it: whole if it is short text, else by its size.
+fn shown_key(key: &[u8]) -> String {
+    const LONGEST: usize = 80;
+    match std::str::from_utf8(key) {
+        Err(_) => format!("of {} bytes, not UTF-8", key.len()),
+        Ok(text) if text.len() > LONGEST => format!("of {} bytes", key.len()),
+        Ok(text) => clean(text),
+    }
+}
+
 /// Lays compact JSON out over lines. Unlike a value tree it keeps the order of the fields and every digit.
 pub(super) fn pretty(json: &str, margin: &str) -> String {
     let mut out = String::with_capacity(json.len().saturating_mul(2));
@@ -116,7 +126,7 @@ pub(super) fn pretty(json: &str, margin: &str) -> String {
         if in_text {
             in_text = escaped || character != '"';
             escaped = !escaped && character == '\\';
-            clean::push(&mut out, character);
+            inert::push(&mut out, character);
             continue;
         }
         match character {

@@ -77,9 +77,21 @@ pub(in crate::cli) struct WorkFlags {
         help_heading = "Work"
     )]
     inngest_event_key: Option<String>,
-    #[arg(long, env = "INNGEST_BASE_URL", value_name = "URL", help_heading = "Work")]
+    #[arg(
+        long,
+        env = "INNGEST_BASE_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        help_heading = "Work"
+    )]
     inngest_base_url: Option<String>,
-    #[arg(long, env = "INNGEST_DEV", value_name = "1|URL", help_heading = "Work")]
+    #[arg(
+        long,
+        env = "INNGEST_DEV",
+        value_name = "1|URL",
+        hide_env_values = true,
+        help_heading = "Work"
+    )]
     inngest_dev: Option<String>,
     #[arg(long, env = "INNGEST_ENV", value_name = "NAME", help_heading = "Work")]
     inngest_env: Option<String>,

@@ -24,9 +24,10 @@ use self::engine::{Engine, Stopped, bar};
 use self::flags::{KafkaFlags, WorkFlags};
 use self::position::{Asked, PartPosition, Position};
 use super::run::stop_on_signal;
-use super::{Code, Format, Usage};
+use super::{Code, Format, Usage, print_json};
 use crate::config::topic;
 use crate::consumers::Consumer;
+use crate::inert::clean;
 use crate::kafka::{self, Edge, Frame, Progress, Reader, Tape};
 use crate::pipeline::source::Commit;
 use crate::pipeline::{Outcome, Replay};
@@ -178,7 +179,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     runtime.shutdown_background();
     let (report, code) = ended?;
     match options.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report).context("the report")?),
+        Format::Json => print_json(&report)?,
         Format::Text => print(&report, options),
     }
     Ok(code)
@@ -337,7 +338,7 @@ fn print(report: &Report, options: &Options) {
         }
     }
     if let Some(stopped) = &report.stopped {
-        println!("stopped before the end: {stopped}");
+        println!("stopped before the end: {}", clean(stopped));
     }
     for part in &report.left {
         for span in part.spans.iter().filter(|span| span.from < span.to) {

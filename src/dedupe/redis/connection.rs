@@ -143,7 +143,7 @@ impl Connector {
     /// As [`Self::ask`], but tells an error reply (inner) from a broken connection (outer).
     pub(super) async fn raw(&self, pipeline: &Pipeline) -> Result<Result<Vec<Value>, Failure>, DedupeError> {
         let (mut connection, generation) = self.get().await?;
-        let result = exchange(&mut connection, pipeline).await;
+        let result = exchange(&mut connection, pipeline, self.login.secret()).await;
         if let Ok(Err(failure)) | Err(failure) = &result
             && failure.reconnect
         {
@@ -181,7 +181,7 @@ async fn open(client: Client, config: AsyncConnectionConfig, login: Login) -> Re
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = connecting.await.map_err(|error| Failure::of_client(&error))?;
         login.perform(&mut connection).await?;
-        check_version(&mut connection).await?;
+        check_version(&mut connection, login.secret()).await?;
         Ok(connection)
     };
     // Around the whole, since the client's own limit ends before login.
@@ -190,6 +190,10 @@ async fn open(client: Client, config: AsyncConnectionConfig, login: Login) -> Re
 }
 
 impl Login {
+    fn secret(&self) -> &str {
+        self.password.as_deref().unwrap_or_default()
+    }
+
     async fn perform(&self, connection: &mut MultiplexedConnection) -> Result<(), Failure> {
         let mut pipeline = Pipeline::new();
         if let Some(password) = &self.password {
@@ -205,7 +209,7 @@ impl Login {
         if pipeline.is_empty() {
             return Ok(());
         }
-        match exchange(connection, &pipeline).await? {
+        match exchange(connection, &pipeline, self.secret()).await? {
             // A plain ERR to a login: no password is set there, or no such database. Not told in its words.
             Err(Failure {
                 error: DedupeError::Unavailable(text),
@@ -218,10 +222,10 @@ impl Login {
     }
 }
 
-async fn check_version(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
+async fn check_version(connection: &mut MultiplexedConnection, secret: &str) -> Result<(), Failure> {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("INFO").arg("server");
-    let replies = match exchange(connection, &pipeline).await? {
+    let replies = match exchange(connection, &pipeline, secret).await? {
         Ok(replies) => replies,
         Err(failure) => return forgive_missing_permission(failure),
     };
@@ -248,6 +252,7 @@ fn forgive_missing_permission(failure: Failure) -> Result<(), Failure> {
 async fn exchange(
     connection: &mut MultiplexedConnection,
     pipeline: &Pipeline,
+    secret: &str,
 ) -> Result<Result<Vec<Value>, Failure>, Failure> {
     let replies = connection.req_packed_commands(pipeline, 0, pipeline.len()).await;
     let replies = replies.map_err(|error| Failure::of_client(&error))?;
@@ -255,7 +260,7 @@ async fn exchange(
         return Err(Failure::out_of_step());
     }
     let refused = replies.iter().find_map(|reply| match reply {
-        Value::ServerError(error) => Some(Failure::of_server(error)),
+        Value::ServerError(error) => Some(Failure::of_server(error, secret)),
         _ => None,
     });
     Ok(refused.map_or(Ok(replies), Err))
@@ -299,7 +304,16 @@ mod tests {
 
     #[test]
     fn unchecked_certificates_are_refused() {
-        assert!(RedisUrl::parse("rediss://host/#insecure").is_err());
+        for url in [
+            "rediss://host/#insecure",
+            "rediss://:sentinel@host:6380/2#insecure",
+            "rediss://host#INSECURE",
+        ] {
+            let error = RedisUrl::parse(url).expect_err(url).to_string();
+            assert!(!error.contains("sentinel"), "{error}");
+        }
+        let RedisUrl(plain) = RedisUrl::parse("rediss://host?insecure=true").expect("valid");
+        assert!(matches!(plain.addr(), ConnectionAddr::TcpTls { insecure: false, .. }));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use redis::{ErrorKind, RedisError, ServerError};
 
 use crate::dedupe::DedupeError;
+use crate::inert::without;
 
 /// A failed call.
 #[derive(Debug, Clone)]
@@ -32,11 +33,13 @@ impl Failure {
     }
 
     /// The server answered with an error.
-    pub(super) fn of_server(error: &ServerError) -> Self {
-        Self::of_reply(error.code(), error.details().unwrap_or_default())
+    /// `secret` is the password, which some servers repeat.
+    pub(super) fn of_server(error: &ServerError, secret: &str) -> Self {
+        let details = error.details().unwrap_or_default();
+        Self::of_reply(&without(error.code(), secret), &without(details, secret))
     }
 
-    pub(super) fn of_reply(code: &str, details: &str) -> Self {
+    fn of_reply(code: &str, details: &str) -> Self {
         let text = presentable(&format!("{code} {details}"));
         match code {
             // A new connection logs in again, should an operator have mended the account.

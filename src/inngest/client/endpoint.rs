@@ -22,6 +22,11 @@ pub struct Endpoint {
 pub enum EndpointError {
     #[error("INNGEST_EVENT_KEY is empty")]
     EmptyKey,
+    /// It would travel in another form than we know it, and an answer that quotes the address would show it.
+    #[error(
+        "INNGEST_EVENT_KEY holds characters that no event key has, such as / ? # % or a blank: was more copied than the key?"
+    )]
+    Key,
     #[error("INNGEST_BASE_URL must be an http:// or https:// address without user, query and fragment")]
     BaseUrl,
     #[error("INNGEST_ENV holds characters that no HTTP header may hold")]
@@ -38,8 +43,12 @@ impl Endpoint {
             return Err(EndpointError::EmptyKey);
         }
         let env = env.map(HeaderValue::from_str).transpose();
+        let url = event_url(base_url, key)?;
+        if url.path_segments().and_then(|mut parts| parts.next_back()) != Some(key.expose()) {
+            return Err(EndpointError::Key);
+        }
         Ok(Self {
-            url: event_url(base_url, key)?,
+            url,
             key: key.clone(),
             env: env.map_err(|_invalid| EndpointError::Env)?,
         })
@@ -98,10 +107,9 @@ mod tests {
         assert_eq!(url("https://inn.gs", "k").as_deref(), Ok("https://inn.gs/e/k"));
         let own = "http://inngest.internal:8288/base/";
         assert_eq!(url(own, "k").as_deref(), Ok("http://inngest.internal:8288/base/e/k"));
-        assert_eq!(
-            url("https://inn.gs", "a/../b?c").as_deref(),
-            Ok("https://inn.gs/e/a%2F..%2Fb%3Fc")
-        );
+        for key in ["a/../b?c", "..", "a b", "a%41", "\u{e9}", "\"k\"", "a\nb"] {
+            assert_eq!(url("https://inn.gs", key), Err(EndpointError::Key), "{key}");
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Keeps what outsiders wrote from steering a terminal: takes any text, gives one without control characters, line breaks,
-//! or marks that reorder or hide what stands around them. Letters of every script stay as they are.
+//! Keeps what outsiders wrote from steering a terminal or forging a line: takes any text, gives one without control
+//! characters, line breaks, or marks that reorder or hide what stands around them. Letters of every script stay as they are.
+//! Whatever leaves the process for people or for a log goes through here.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Text for a person. Inside a JSON text the result is still the same JSON.
-pub(in crate::cli) fn clean(text: &str) -> String {
+/// Text for a person, on one line. Inside a JSON text the result is still the same JSON.
+pub(crate) fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for character in text.chars() {
         push(&mut clean, character);
@@ -12,8 +14,25 @@ pub(in crate::cli) fn clean(text: &str) -> String {
     clean
 }
 
+/// The same, but for the ends of lines, which are ours: a list of problems, or JSON over several lines.
+#[cfg(feature = "io")]
+pub(crate) fn clean_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(clean).collect();
+    lines.join("\n")
+}
+
+/// What a server said, without the secret that it was told: some repeat whatever they refuse. Before anything is cut off, since
+/// half a secret is still one.
+pub(crate) fn without<'a>(text: &'a str, secret: &str) -> Cow<'a, str> {
+    if secret.is_empty() || !text.contains(secret) {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(text.replace(secret, "***"))
+    }
+}
+
 /// Appends one character, `\u`-escaped as JSON does where it could do harm.
-pub(super) fn push(out: &mut String, character: char) {
+pub(crate) fn push(out: &mut String, character: char) {
     if !is_harmful(character) {
         out.push(character);
         return;
@@ -28,16 +47,6 @@ pub(super) fn push(out: &mut String, character: char) {
                 let _infallible = write!(out, "\\u{unit:04x}");
             }
         }
-    }
-}
-
-/// A key as a header line shows it: whole if it is short text, else by its size.
-pub(super) fn key(key: &[u8]) -> String {
-    const LONGEST: usize = 80;
-    match std::str::from_utf8(key) {
-        Err(_) => format!("of {} bytes, not UTF-8", key.len()),
-        Ok(text) if text.len() > LONGEST => format!("of {} bytes", key.len()),
-        Ok(text) => clean(text),
     }
 }
 
@@ -62,13 +71,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_secret_that_is_repeated_is_not_told() {
+        assert_eq!(without("no: p-1 and p-1", "p-1"), "no: *** and ***");
+        assert_eq!(without("no", "p-1"), "no");
+        assert_eq!(without("no", ""), "no");
+    }
+
+    #[test]
     fn nothing_from_outside_moves_the_cursor_or_hides_text() {
         assert_eq!(
             clean("a\u{1b}[2J\n\u{9b}\u{202e}\u{e0041}"),
             "a\\u001b[2J\\n\\u009b\\u202e\\udb40\\udc41"
         );
         assert_eq!(clean("{\"id\":\"p-1\"} \\ สวัสดี é"), "{\"id\":\"p-1\"} \\ สวัสดี é");
-        assert_eq!(key(b"\xff\x00"), "of 2 bytes, not UTF-8");
-        assert_eq!(key(&b"k".repeat(81)), "of 81 bytes");
+        assert_eq!(clean_lines("a\r\n\u{1b}b\n"), "a\\r\n\\u001bb\n");
     }
 }
