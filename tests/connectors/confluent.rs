@@ -68,7 +68,7 @@ async fn a_connector_is_made_and_waited_for_until_its_task_runs() {
         "crm-cdc-source: RUNNING, tasks: none",
         "crm-cdc-source: RUNNING, tasks: UNASSIGNED",
         "crm-cdc-source: RUNNING, tasks: RUNNING",
-        "crm-cdc-source is running",
+        "crm-cdc-source is running, says Confluent Cloud",
     ];
     assert_eq!(made.out.lines().collect::<Vec<_>>(), told);
 
@@ -155,7 +155,7 @@ async fn a_task_that_failed_ends_the_wait_and_is_told_in_one_line_without_secret
         for part in [
             "io.debezium.DebeziumException: password *** is wrong",
             "the database refuses the role, its password",
-            "crm-cdc-source is failed. `connectors status` says the same; docs/runbook.md",
+            "crm-cdc-source is failed, says Confluent Cloud. `connectors status` says the same; docs/runbook.md",
         ] {
             assert!(ran.out.contains(part), "{part}: {}", ran.out);
         }
@@ -183,6 +183,15 @@ async fn a_failure_from_before_the_change_is_not_taken_for_its_result() {
     let mended = with(&cloud, &["apply"], &[("CONNECTOR_DATABASE_URL", url)]).await;
     assert_eq!(mended.code, 0, "{}", mended.all());
     assert_eq!(cloud.config(NAME)["database.password"], "sentinel-new");
+}
+
+#[tokio::test]
+async fn a_task_that_runs_for_a_moment_and_then_fails_is_not_taken_for_well() {
+    let running = told("RUNNING", &["RUNNING"]);
+    let cloud = Cloud::start(&[running.clone(), running, told("RUNNING", &["USER_ACTIONABLE_ERROR"])]).await;
+    let ran = at(&cloud, &["apply"]).await;
+    assert_eq!(ran.code, 1, "{}", ran.all());
+    assert!(ran.out.contains("crm-cdc-source is failed"), "{}", ran.out);
 }
 
 #[tokio::test]
@@ -309,10 +318,16 @@ async fn what_passes_is_asked_again_and_what_stays_is_told() {
     let cloud = Cloud::start(&rising()).await;
     let busy = || (429, Some("1"), json!({}));
     let broken = || (500, None, json!({"error_code": 500, "message": "Oops sentinel-db"}));
-    cloud.world().faults.extend([busy(), broken()]);
+    // As Kafka Connect says it while it shares out tasks.
+    let rebalancing = (
+        409,
+        None,
+        json!({"error_code": 409, "message": "Cannot complete request momentarily"}),
+    );
+    cloud.world().faults.extend([busy(), broken(), rebalancing]);
     let ran = at(&cloud, &["validate", "--online"]).await;
     assert_eq!(ran.code, 0, "{}", ran.all());
-    assert_eq!(cloud.world().seen.len(), 3);
+    assert_eq!(cloud.world().seen.len(), 4);
 
     let client = Client::new(Access {
         platform: Platform::ConfluentCloud,

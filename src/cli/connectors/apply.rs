@@ -154,7 +154,12 @@ async fn apply(options: &Options, chosen: &Chosen, report: &mut Report) -> anyho
     if let (Action::Nothing, Some(before)) = (action, before.clone())
         && before.health() == Health::Running
     {
-        return Ok(finish(End::Running(before), name, talks, report));
+        return Ok(finish(
+            End::Running(before),
+            (name, chosen.platform.name()),
+            talks,
+            report,
+        ));
     }
     act(client, chosen, action).await?;
     let end = wait(
@@ -169,7 +174,7 @@ async fn apply(options: &Options, chosen: &Chosen, report: &mut Report) -> anyho
             }
         },
     );
-    Ok(finish(end.await?, name, talks, report))
+    Ok(finish(end.await?, (name, chosen.platform.name()), talks, report))
 }
 
 async fn act(client: &Client, chosen: &Chosen, action: Action) -> anyhow::Result<()> {
@@ -195,7 +200,7 @@ fn say(name: &str, status: Option<&Status>) {
     println!("{name}: {}, tasks: {tasks}", clean(&status.connector.reported));
 }
 
-fn finish(end: End, name: &str, talks: bool, report: &mut Report) -> Code {
+fn finish(end: End, (name, platform): (&str, &str), talks: bool, report: &mut Report) -> Code {
     let (word, status, code, advice) = match end {
         End::Running(status) => ("running", Some(status), Code::Ok, ""),
         End::Failed(status) => (
@@ -224,7 +229,7 @@ fn finish(end: End, name: &str, talks: bool, report: &mut Report) -> Code {
         let health = status
             .as_ref()
             .map_or("not known there", |status| status.health().word());
-        println!("{name} is {health}{advice}");
+        println!("{name} is {health}, says {platform}{advice}");
     }
     (report.end, report.status) = (Some(word), status);
     code

@@ -44,7 +44,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
         }
         (Format::Text, Some(status), Some(health)) => {
             print_status(status);
-            println!("{name} is {}", health.word());
+            println!("{name} is {}, says {}", health.word(), chosen.platform.name());
         }
         (Format::Text, _, _) => println!("there is no connector {name} on {}", chosen.platform.name()),
     }
