@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio_postgres::config::Host;
 
+use super::address::is_private;
 use super::{given, shown};
 use crate::connectors::{Access, Config, Platform, SERVICE_ACCOUNT, database};
 
@@ -205,8 +206,7 @@ fn access(flags: &ConnectFlags, platform: Platform, problems: &mut Vec<String>) 
         }
     };
     // A key over http is everybody's key.
-    let is_open = base_url.starts_with("http://") && !is_this_machine(&base_url);
-    if is_open && key.is_some() {
+    if key.is_some() && is_open(&base_url) {
         problems.push(
             "CONNECT_URL is http://, and CONNECT_API_KEY would travel for everybody to read: use https://".to_owned(),
         );
@@ -219,10 +219,10 @@ fn access(flags: &ConnectFlags, platform: Platform, problems: &mut Vec<String>) 
     })
 }
 
-fn is_this_machine(url: &str) -> bool {
-    let url = reqwest::Url::parse(url).ok();
-    let host = url.as_ref().and_then(|url| url.host_str()).unwrap_or_default();
-    matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+/// Whether it crosses a network that is not ours without TLS.
+fn is_open(url: &str) -> bool {
+    let url = reqwest::Url::parse(url).ok().filter(|url| url.scheme() == "http");
+    url.is_some_and(|url| !url.host_str().is_some_and(is_private))
 }
 
 type Values = BTreeMap<&'static str, String>;

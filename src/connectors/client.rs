@@ -503,7 +503,7 @@ mod tests {
             (r#"{"error": null}"#, r#"{"error": null}"#),
             ("<html>\n502 sentinel-1\n</html>", "<html> 502 *** </html>"),
             ("", "no reason given"),
-            ("\u{1b}[2J", "\\u{1b}[2J"),
+            ("\u{1b}[2J", "\\u001b[2J"),
         ];
         for (body, wanted) in table {
             assert_eq!(detail(body.as_bytes(), &["sentinel-1"]), wanted, "{body}");

@@ -2,6 +2,8 @@
 //!
 //! Traces and messages hold what the connector was doing: rows, addresses, passwords. So no more than the first line leaves here.
 
+use crate::inert::clean;
+
 const LONGEST: usize = 300;
 /// A secret that is shorter counts only where it stands alone: `crm` is a part of too many names.
 const UNMISTAKABLE: usize = 8;
@@ -14,18 +16,12 @@ pub fn presentable(text: &str, secrets: &[&str]) -> String {
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         line = without(&line, secret);
     }
-    let mut out = String::new();
-    for c in line.chars().take(LONGEST) {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
+    let whole = clean(&line);
+    let mut shown: String = whole.chars().take(LONGEST).collect();
+    if shown.len() < whole.len() {
+        shown.push('…');
     }
-    if line.chars().nth(LONGEST).is_some() {
-        out.push('…');
-    }
-    out
+    shown
 }
 
 fn without(line: &str, secret: &str) -> String {
@@ -54,7 +50,7 @@ mod tests {
     fn one_line_is_left_without_secrets_and_control_characters() {
         let table = [
             ("\n  first \r\n\tat row (1, secret)", "x", "first"),
-            ("a\u{1b}[2Jb", "x", "a\\u{1b}[2Jb"),
+            ("a\u{1b}[2Jb", "x", "a\\u001b[2Jb"),
             (
                 "password=sentinel-1&x sentinel-1sentinel-1",
                 "sentinel-1",

@@ -6,10 +6,10 @@ use anyhow::Context as _;
 
 use super::validate::print_validation;
 use super::{Chosen, Needs, Source, accept, has_errors, print_diff, print_findings, print_status, runtime};
-use crate::cli::explain::clean::clean;
 use crate::cli::{Code, Format};
 use crate::connectors::rules::Finding;
 use crate::connectors::{Client, Diff, End, Health, Platform, Status, Validation, wait};
+use crate::inert::clean;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Options {

@@ -15,11 +15,11 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use comfy_table::{Table, presets};
 
-use super::explain::clean::clean;
 use super::{Code, Usage};
 use crate::config::{ConnectFlags, Connecting, Problems, missing_for};
 use crate::connectors::rules::{self, Finding, Question, Severity};
 use crate::connectors::{Client, Config, ConnectError, Diff, Part, Platform, Status};
+use crate::inert::clean;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {

@@ -3,10 +3,10 @@
 use anyhow::Context as _;
 
 use super::{Needs, Source, accept, has_errors, print_findings, runtime, table};
-use crate::cli::explain::clean::clean;
 use crate::cli::{Code, Format};
 use crate::connectors::Validation;
 use crate::connectors::rules::Finding;
+use crate::inert::clean;
 
 #[derive(Debug, clap::Args)]
 #[expect(clippy::doc_markdown, reason = "these comments are the help texts of a terminal")]
