@@ -4,13 +4,16 @@
 //! `fetch → decode → route → (per consumer: lane → decide → claim → deliver → confirm) → progress → commit`.
 //! Read [`pipeline`] first, then [`consumers`]. `ARCHITECTURE.md` is the map.
 //!
-//! Pure rooms (`record`, `debezium`, `rows`, `loyalty`, `consumers`, `progress`, and the pure files of `dedupe`,
+//! Pure rooms (`connectors` but for its client, `record`, `debezium`, `rows`, `loyalty`, `consumers`, `progress`, and the pure files of `dedupe`,
 //! `inngest` and `dead_letters`) do no I/O and read no clock. They build alone with the feature `io` off.
 #![forbid(unsafe_code)]
 
 mod fields;
 mod inert;
 pub mod planted;
+
+pub mod connectors;
+
 pub mod record;
 
 pub mod debezium;

@@ -1,6 +1,7 @@
 //! The one integration binary.
 //!
-//! `contract` holds the repository to what it says about itself; `demo`, `explain` and `hostile` run the real binary;
+//! `contract` holds the repository to what it says about itself; `demo`, `explain`, `connectors` and `hostile` run the real
+//! binary;
 //! `soak` and `chaos` hold the verdicts of `make soak` and `make chaos` to refusing what is broken;
 //! `sim` simulates schedules from seeds;
 //! `pipeline` runs the whole way on fakes with paused time; `telemetry` is about what operators see; `kafka` on librdkafka's mock
@@ -15,6 +16,7 @@
 )]
 
 mod chaos;
+mod connectors;
 mod contract;
 mod demo;
 mod explain;

@@ -6,6 +6,7 @@
 )]
 
 mod config;
+mod connectors;
 mod demo;
 mod dlq;
 mod explain;
@@ -24,6 +25,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::Problems;
+use crate::connectors::ConnectError;
 use crate::dedupe::DedupeError;
 use crate::inert::clean_lines;
 use crate::kafka::StartError;
@@ -60,6 +62,9 @@ enum Command {
     Dlq(Box<dlq::Command>),
     /// Do a consumer's work on a part of the topics once more, outside of the group.
     Replay(Box<replay::Options>),
+    /// Render, check, compare and apply the connector that feeds the worker, and ask whether it runs.
+    #[command(subcommand)]
+    Connectors(connectors::Command),
     /// Print the settings as they are understood, secrets redacted.
     Config(Box<crate::config::Flags>),
     /// Ask a running worker on this machine whether it is live.
@@ -123,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Reconcile(options) => reconcile::run(&options),
         Command::Dlq(command) => dlq::run(&command),
         Command::Replay(options) => replay::run(&options),
+        Command::Connectors(command) => connectors::run(&command),
         Command::Config(flags) => config::run(&flags),
         Command::Healthcheck(options) => healthcheck::run(&options),
         Command::Version => {
@@ -165,6 +171,9 @@ fn code_of(error: &anyhow::Error) -> Code {
             }
             MigrationError::Failed { kind, .. } | MigrationError::Database(kind) => code_of_ledger(kind),
         };
+    }
+    if let Some(error) = error.downcast_ref::<ConnectError>() {
+        return connectors::code_of(error);
     }
     // The database that is only away is waited for.
     if error.is::<crate::postgres::StartError>() {

@@ -27,7 +27,7 @@ pub(super) fn check(base_url: &str, is_dev: bool) -> Result<(), &'static str> {
 }
 
 /// Whether requests to this host stay within a network of one's own, as far as its name tells.
-fn is_private(host: &str) -> bool {
+pub(super) fn is_private(host: &str) -> bool {
     match host.trim_matches(['[', ']']).parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_private(),
         Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unique_local(),

@@ -3,6 +3,7 @@
 //! This is the only place that gives a setting its meaning and its default.
 
 mod address;
+mod connecting;
 mod database;
 mod deciding;
 mod flags;
@@ -26,6 +27,7 @@ use crate::rows::Table;
 use crate::telemetry::{Push, logging};
 
 pub use crate::pipeline::OldRecords;
+pub use connecting::{ConnectFlags, Connecting, connector_variables, missing_for};
 pub use deciding::Deciding;
 pub use flags::{Flags, variables};
 pub use letters::Letters;
