@@ -19,8 +19,10 @@ RUN mkdir src \
     && cargo build --release --locked --bin crm-event-processors \
     && rm -r src
 
-# The migrations are part of the binary.
+# The migrations and the connector's templates are part of the binary.
 COPY schemas/postgres schemas/postgres
+COPY connectors/confluent-cloud connectors/confluent-cloud
+COPY connectors/kafka-connect connectors/kafka-connect
 COPY src src
 # Cargo goes by time stamps, and the copied files may be older than what was built above.
 RUN touch src/lib.rs src/main.rs \

@@ -200,8 +200,8 @@ fn a_compose_file_that_is_wrong_anywhere_is_refused() {
             ("/services/valkey/ports/0", json!("16379:6379"), "from elsewhere"),
             ("/services/redpanda/volumes/0", json!("panda:/data"), "no volume panda"),
             (
-                "/services/connector/volumes/0",
-                json!("./deploy/compose/conector:/c:ro"),
+                "/services/postgres/volumes/1",
+                json!("./deploy/compose/rols.sql:/r.sql:ro"),
                 "no volume",
             ),
             (
@@ -271,25 +271,27 @@ fn the_topics_that_are_created_are_those_that_the_worker_wants() {
 }
 
 #[test]
-fn every_placeholder_of_the_connector_template_is_filled() {
+fn the_connector_that_the_binary_fills_for_compose_keeps_its_rules() {
     let compose = yaml(COMPOSE);
     let connector = &compose["services"]["connector"];
-    let mounted = texts(&connector["volumes"]);
-    let template = "connectors/kafka-connect/crm-cdc-source.json";
-    assert!(
-        mounted
-            .iter()
-            .any(|volume| volume.starts_with(&format!("./{template}:")))
+    assert_eq!(texts(&connector["command"]), ["connectors", "apply"]);
+    let output = Command::new(env!("CARGO_BIN_EXE_crm-event-processors"))
+        .args(["connectors", "validate"])
+        .env_clear()
+        .envs(
+            fields(&connector["environment"])
+                .iter()
+                .map(|(key, value)| (key, value.as_str().expect("a text"))),
+        )
+        .output()
+        .expect("the binary");
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
     );
-    let template = read(template);
-    let wanted: BTreeSet<&str> = template
-        .split("${")
-        .skip(1)
-        .filter_map(|rest| rest.split('}').next())
-        .collect();
-    let mut given: BTreeSet<&str> = fields(&connector["environment"]).keys().map(String::as_str).collect();
-    assert!(given.remove("CONNECT_URL"));
-    assert_eq!(given, wanted);
 }
 
 #[test]
@@ -299,10 +301,10 @@ fn logins_of_the_compose_file_are_made_by_its_roles() {
     let environments = fields(&compose["services"])
         .values()
         .map(|service| &service["environment"]);
-    let urls = environments.clone().filter_map(|it| it["DATABASE_URL"].as_str());
-    let of_urls = urls.filter_map(|url| url.strip_prefix("postgres://")?.split(':').next());
-    let logins: BTreeSet<&str> = of_urls
-        .chain(environments.filter_map(|it| it["DATABASE_USER"].as_str()))
+    let urls = environments.flat_map(|it| ["DATABASE_URL", "CONNECTOR_DATABASE_URL"].map(|name| it[name].as_str()));
+    let logins: BTreeSet<&str> = urls
+        .flatten()
+        .filter_map(|url| url.strip_prefix("postgres://")?.split(':').next())
         .filter(|login| *login != "crm")
         .collect();
     assert_eq!(logins.len(), 3, "{logins:?}");
@@ -328,7 +330,6 @@ fn the_compose_file_is_what_runs_elsewhere() {
         .and_then(|rest| rest.split('<').next());
     let image = format!("quay.io/debezium/connect:{}", debezium.expect("a version"));
     assert_eq!(service("connect")["image"], image);
-    assert_eq!(service("connector")["image"], image);
     assert_eq!(service("topics")["image"], service("redpanda")["image"]);
     assert!(
         service("valkey")["image"]
