@@ -16,7 +16,13 @@ use crate::connectors::{Access, Config, Platform, SERVICE_ACCOUNT, database};
 #[expect(clippy::doc_markdown, reason = "these comments are the help texts of a terminal")]
 pub struct ConnectFlags {
     /// The REST interface of Kafka Connect. With CONFLUENT_CLUSTER: default https://api.confluent.cloud.
-    #[arg(long, env = "CONNECT_URL", value_name = "URL", help_heading = "Platform")]
+    #[arg(
+        long,
+        env = "CONNECT_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        help_heading = "Platform"
+    )]
     pub connect_url: Option<String>,
     /// Key for it (basic authentication). Confluent Cloud: a Cloud API key, not one of a cluster.
     #[arg(

@@ -67,6 +67,9 @@ fn arguments(command: &str) -> &'static [&'static str] {
         "run" | "config" | "migrate" | "healthcheck" | "version" | "dlq list" => &[],
         "demo" => &["--events", "200"],
         "explain" => &["--purchase", "p-1"],
+        "connectors render" | "connectors validate" | "connectors diff" | "connectors apply" | "connectors status" => {
+            &[]
+        }
         "reconcile" => &["--redeliver"],
         "dlq show" => &["currency/0/0"],
         "dlq drop" => &["currency/0/0", "--because", "a test"],
@@ -139,6 +142,10 @@ fn sound(echo: &Echo) -> BTreeMap<String, String> {
         "KAFKA_API_SECRET" => PASSWORD.to_owned(),
         "INNGEST_EVENT_KEY" => format!("{SENTINEL}_42-x"),
         "REDIS_URL" | "CRM_CACHE_REDIS_URL" => format!("redis://user:{PASSWORD_IN_URL}@{}/1", echo.redis),
+        "CONNECT_URL" => format!("http://{}", echo.http),
+        "CONNECT_API_KEY" => format!("{SENTINEL}-key"),
+        "CONNECT_API_SECRET" => PASSWORD.to_owned(),
+        "CONNECTOR_DATABASE_URL" => format!("postgres://crm_cdc:{PASSWORD_IN_URL}@db.example/crm"),
         "DATABASE_URL" => format!("postgres://crm:{PASSWORD_IN_URL}@{}/crm", echo.postgres),
         // No secrets, but addresses that might hold one by mistake.
         "INNGEST_BASE_URL" | "INNGEST_DEV" => format!("http://{}", echo.http),
