@@ -192,7 +192,7 @@ impl Client {
             .filter(|key| !known.contains(key) && !is_passed_on(key));
         let errors = validated.configs.iter().flat_map(|one| {
             let value = &one.value;
-            value.errors.iter().map(|message| KeyError {
+            value.errors.iter().flatten().map(|message| KeyError {
                 key: value.name.clone(),
                 message: presentable(message, &secrets),
             })
@@ -434,8 +434,8 @@ struct ValidatedKey {
 #[derive(Deserialize)]
 struct ValidatedValue {
     name: String,
-    #[serde(default)]
-    errors: Vec<String>,
+    /// Some servers write `null` for an empty list.
+    errors: Option<Vec<String>>,
 }
 
 /// An error with its causes: the outermost one alone says only that a request failed.

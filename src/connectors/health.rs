@@ -199,7 +199,7 @@ impl Status {
         Some(Self {
             name: reported.name,
             connector: part(reported.connector),
-            tasks: reported.tasks.into_iter().map(part).collect(),
+            tasks: reported.tasks.into_iter().flatten().map(part).collect(),
         })
     }
 }
@@ -221,8 +221,8 @@ impl Health {
 struct Reported {
     name: String,
     connector: ReportedPart,
-    #[serde(default)]
-    tasks: Vec<ReportedPart>,
+    /// Some servers write `null` for an empty list.
+    tasks: Option<Vec<ReportedPart>>,
 }
 
 #[derive(Deserialize)]
@@ -316,6 +316,11 @@ mod tests {
         assert_eq!(status.failed().count(), 2);
         assert!(!format!("{status:?}").contains("sentinel"));
         assert_eq!(Status::read(b"{}", &[]), None);
+        let empty = br#"{"name": "c", "connector": {"state": "RUNNING"}, "tasks": null}"#;
+        assert_eq!(
+            Status::read(empty, &[]).map(|status| status.health()),
+            Some(Health::Starting)
+        );
     }
 
     #[test]
