@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url, redirect};
 use serde::Deserialize;
@@ -236,7 +238,7 @@ impl Client {
                     detail: format!(
                         "{} again and again: {}",
                         reply.status.as_u16(),
-                        detail(&reply.body, secrets)
+                        self.detail(&reply.body, secrets)
                     ),
                 });
             }
@@ -294,7 +296,7 @@ impl Client {
         if reply.status.is_success() {
             return Ok(reply);
         }
-        let (at, status, detail) = (self.at(), reply.status.as_u16(), detail(&reply.body, secrets));
+        let (at, status, detail) = (self.at(), reply.status.as_u16(), self.detail(&reply.body, secrets));
         Err(match (status, self.access.platform) {
             (401 | 403, Platform::ConfluentCloud) => ConnectError::Refused {
                 at,
@@ -339,6 +341,21 @@ impl Client {
         }
         url.set_query(query);
         Ok(url)
+    }
+
+    /// What it says, without the configuration's secrets and without ours: some repeat the request that they refuse.
+    fn detail(&self, body: &[u8], secrets: &[&str]) -> String {
+        let ours: Vec<String> = self
+            .access
+            .key
+            .iter()
+            .flat_map(|(key, secret)| {
+                let sent = STANDARD.encode(format!("{key}:{secret}"));
+                [sent, secret.clone(), key.clone()]
+            })
+            .collect();
+        let all: Vec<&str> = ours.iter().map(String::as_str).chain(secrets.iter().copied()).collect();
+        detail(body, &all)
     }
 
     fn at(&self) -> String {
