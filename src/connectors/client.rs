@@ -175,6 +175,23 @@ impl Client {
         status.map(Some).ok_or_else(|| self.not_understood("no status"))
     }
 
+    /// The place in the WAL up to which it has read, as it has stored it. `None`: it has stored none yet.
+    ///
+    /// # Errors
+    /// No answer that helps.
+    pub async fn position(&self, name: &str) -> Result<Option<i64>, ConnectError> {
+        let reply = self
+            .ask(Method::GET, &["connectors", name, "offsets"], None, &[])
+            .await?;
+        if reply.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let reply = self.accepted(reply, &[])?;
+        let stored: Stored =
+            serde_json::from_slice(&reply.body).map_err(|_invalid| self.not_understood("no offsets"))?;
+        Ok(stored.position())
+    }
+
     /// Asks the platform what is wrong with it; nothing is changed.
     ///
     /// # Errors
@@ -455,6 +472,30 @@ struct ValidatedValue {
     errors: Option<Vec<String>>,
 }
 
+/// What it has stored of where it is: one place, for a connector of one database.
+#[derive(Deserialize)]
+struct Stored {
+    #[serde(default)]
+    offsets: Vec<StoredOffset>,
+}
+
+#[derive(Deserialize)]
+struct StoredOffset {
+    offset: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+impl Stored {
+    /// The furthest of what it names: a record, a transaction, what was worked through.
+    fn position(&self) -> Option<i64> {
+        let places = self.offsets.iter().filter_map(|one| one.offset.as_ref());
+        let named = |place: &serde_json::Map<String, serde_json::Value>| {
+            let lsn = |key| place.get(key).and_then(serde_json::Value::as_i64);
+            ["lsn", "lsn_proc", "lsn_commit"].into_iter().filter_map(lsn).max()
+        };
+        places.filter_map(named).max()
+    }
+}
+
 /// An error with its causes: the outermost one alone says only that a request failed.
 fn chain(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
@@ -478,6 +519,18 @@ mod tests {
             key: Some(("key".to_owned(), "sentinel-1".to_owned())),
             patience: Duration::ZERO,
         })
+    }
+
+    #[test]
+    fn the_place_that_a_connector_has_stored_is_the_furthest_that_it_names() {
+        for (body, wanted) in [
+            (r#"{"offsets": []}"#, None),
+            (r#"{"offsets": [{"partition": {"server": "crm"}, "offset": null}]}"#, None),
+            (r#"{"offsets": [{"offset": {"lsn": 7, "lsn_proc": 9, "lsn_commit": 8, "txId": 99}}]}"#, Some(9)),
+        ] {
+            let stored: Stored = serde_json::from_str(body).expect("understood");
+            assert_eq!(stored.position(), wanted, "{body}");
+        }
     }
 
     #[test]
