@@ -9,7 +9,7 @@ DEAD_LETTER_TOPICS=(crm.dlq.decode crm.dlq.currency
 
 # Who may come in through SASL_SSL. None of them may do anything: a test grants what its user has, and their names say
 # what that is. One password for all; it lives and dies with the data.
-SASL_USERS=(sound no-describe no-read no-group no-join no-dead-letter revoked)
+SASL_USERS=(sound no-describe no-read no-group no-join no-dead-letter revoked checked)
 
 java_command() { # log level, class, arguments...
   local level=$1

@@ -26,7 +26,7 @@ use futures::future::BoxFuture;
 pub use basis::Basis;
 pub use batch::{EventBatch, Limits, Split};
 #[cfg(feature = "io")]
-pub use client::{Endpoint, HttpDeliver, HttpSettings};
+pub use client::{Endpoint, HttpDeliver, HttpSettings, Reached};
 pub use event::{
     Award, Event, EventData, MissionEvaluation, MissionShare, Redemption, Reward, RewardSource, RowRef, Side,
     TierEvaluation, Trigger,

@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{Connection, Logging};
-use super::lookup::{look_up, positions};
+use super::lookup::{TIMEOUT, look_up, positions};
 use super::preflight::PATIENCE;
 use crate::reconcile::Progress;
 
@@ -39,8 +39,8 @@ impl Backlog {
         if list.count() == 0 {
             return Ok(None);
         }
-        let found = look_up(&client, &list).map_err(|error| error.to_string())?;
-        let newer = positions(&client, &list, Offset::Offset(time_ms)).map_err(|error| error.to_string())?;
+        let found = look_up(&client, &list, TIMEOUT).map_err(|error| error.to_string())?;
+        let newer = positions(&client, &list, Offset::Offset(time_ms), TIMEOUT).map_err(|error| error.to_string())?;
         let behind = found.into_iter().find(|one| {
             let newer = newer.find_partition(&one.topic, one.partition);
             // Without a newer record everything is older.

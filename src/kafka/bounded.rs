@@ -18,7 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::client::{self, Connection, bounded_config};
 use super::consumer::headers_of;
 use super::grants::Grant;
-use super::lookup::positions;
+use super::lookup::{TIMEOUT, positions};
 use super::preflight::{StartError, Tells, Told, Visibility, patiently, visibility};
 use crate::record::{Header, Headers, RecordView, UNREADABLE_HEADERS};
 
@@ -121,7 +121,7 @@ impl Reader {
         if list.count() == 0 {
             return Ok(Vec::new());
         }
-        let at = |edge| positions(&self.client, &list, edge).map_err(StartError::LookUp);
+        let at = |edge| positions(&self.client, &list, edge, TIMEOUT).map_err(StartError::LookUp);
         let (begins, ends) = (at(Offset::Beginning)?, at(Offset::End)?);
         let times = |edge| match edge {
             Edge::TimeMs(ms) => at(Offset::Offset(ms)).map(Some),
@@ -279,7 +279,7 @@ fn with_view<T>(message: &BorrowedMessage<'_>, use_it: impl FnOnce(RecordView<'_
 
 /// Keeps what the client told last: why there is no answer.
 #[derive(Debug, Default)]
-struct Hearing(Mutex<Option<Told>>);
+pub(super) struct Hearing(Mutex<Option<Told>>);
 
 impl Tells for Hearing {
     fn take_told(&self) -> Option<Told> {

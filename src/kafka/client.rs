@@ -124,9 +124,11 @@ pub(super) fn bounded_config(connection: &Connection, group: &str) -> ClientConf
 
 /// For a look at whether topics may be written: asks for a number of acknowledgements that no broker takes.
 #[must_use]
-pub(super) fn write_probe_config(connection: &Connection) -> ClientConfig {
+pub(super) fn write_probe_config(connection: &Connection, patience: Duration) -> ClientConfig {
     let mut config = connection.config();
-    config.set("acks", "2").set("message.timeout.ms", "10000");
+    config
+        .set("acks", "2")
+        .set("message.timeout.ms", patience.as_millis().max(1).to_string());
     config
 }
 

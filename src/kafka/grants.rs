@@ -13,6 +13,8 @@ pub enum Grant {
     Write(String),
     /// READ on the consumer group.
     Join(String),
+    /// `DESCRIBE_CONFIGS` on a topic: `check` alone asks for settings of topics.
+    Describe(String),
     /// What an idempotent producer needs where WRITE on its topic does not bring it: brokers before Kafka 3.0.
     WriteIdempotently,
 }
@@ -28,10 +30,12 @@ impl Grant {
     }
 
     /// The command line that grants it on Confluent Cloud. <https://docs.confluent.io/confluent-cli>
-    fn command(&self) -> String {
+    #[must_use]
+    pub fn command(&self) -> String {
         let rest = match self {
             Self::Read(topic) => format!("--operations read --topic {topic}"),
             Self::Write(topic) => format!("--operations write --topic {topic}"),
+            Self::Describe(topic) => format!("--operations describe-configs --topic {topic}"),
             Self::Join(group) => format!("--operations read --consumer-group {group}"),
             Self::WriteIdempotently => "--operations idempotent-write --cluster-scope".to_owned(),
         };
@@ -44,6 +48,7 @@ impl fmt::Display for Grant {
         match self {
             Self::Read(topic) => write!(f, "READ on topic {topic}"),
             Self::Write(topic) => write!(f, "WRITE on topic {topic}"),
+            Self::Describe(topic) => write!(f, "DESCRIBE_CONFIGS on topic {topic}"),
             Self::Join(group) => write!(f, "READ on consumer group {group}"),
             Self::WriteIdempotently => f.write_str("IDEMPOTENT_WRITE on the cluster"),
         }

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::grants;
 use crate::progress::{Committed, Found};
 
-/// How long one question may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one question may take, where nobody stands by.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a look-up that fails is made again, and after which pause. Nothing is polled meanwhile: this and one more
 /// look-up must end well within the poll interval.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,14 +31,15 @@ pub(super) struct LookedUp {
 pub(super) fn look_up<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     list: &TopicPartitionList,
+    timeout: Duration,
 ) -> KafkaResult<Vec<LookedUp>> {
     // A member may be given nothing, and the client refuses to ask about nothing.
     if list.count() == 0 {
         return Ok(Vec::new());
     }
-    let commitments = consumer.committed_offsets(list.clone(), TIMEOUT)?;
-    let begins = positions(consumer, list, Offset::Beginning)?;
-    let ends = positions(consumer, list, Offset::End)?;
+    let commitments = consumer.committed_offsets(list.clone(), timeout)?;
+    let begins = positions(consumer, list, Offset::Beginning, timeout)?;
+    let ends = positions(consumer, list, Offset::End, timeout)?;
     let mut looked_up = Vec::new();
     for element in commitments.elements() {
         // An unreadable commitment is not a missing one: starting at the begin would be a rewind.
@@ -69,7 +70,7 @@ pub(super) fn look_up_patiently<C: ConsumerContext>(
     let refuses = grants::is_authorization;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match look_up(consumer, list) {
+        match look_up(consumer, list, TIMEOUT) {
             Err(error) if Instant::now() < deadline && !error.rdkafka_error_code().is_some_and(refuses) => {
                 tracing::warn!(%error, "kafka does not say where to start; asking again");
                 // Made inside: outside of a runtime there is no timer.
@@ -85,10 +86,11 @@ pub(super) fn positions<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     list: &TopicPartitionList,
     at: Offset,
+    timeout: Duration,
 ) -> KafkaResult<TopicPartitionList> {
     let mut wanted = list.clone();
     wanted.set_all_offsets(at)?;
-    consumer.offsets_for_times(wanted, TIMEOUT)
+    consumer.offsets_for_times(wanted, timeout)
 }
 
 fn position(list: &TopicPartitionList, topic: &str, partition: i32) -> KafkaResult<i64> {

@@ -17,12 +17,14 @@ mod preflight;
 mod rebalance;
 mod replaying;
 mod seeding;
+mod survey;
 
 pub use backlog::Backlog;
 pub use bounded::{Asker, Edge, Reader, Reading, Span, Step};
 pub use client::{Connection, Logging, MAX_POLL_INTERVAL, consumer_config, producer_config};
 pub use consumer::{Membership, Source, start};
 pub use grants::Grant;
-pub use preflight::StartError;
+pub use preflight::{Right, StartError};
 pub use replaying::{Frame, Part, Progress, Tape, replay};
 pub use seeding::{Group, StartAt};
+pub use survey::{Committed, Look, Members, Role, Seen, Settings, Survey, Topic, Trouble, Unseen, Visible};

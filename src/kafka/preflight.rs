@@ -90,7 +90,8 @@ impl Tells for Context {
 }
 
 /// What one look at a right found.
-enum Right {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Right {
     Granted,
     Refused,
     /// No answer that would tell; why.
@@ -194,7 +195,7 @@ pub(super) fn patiently<C: Tells, T>(
 }
 
 /// Serves the client's events; each error among them leaves its reason with the context.
-fn told<C: Tells>(consumer: &BaseConsumer<C>) -> Vec<Told> {
+pub(super) fn told<C: Tells>(consumer: &BaseConsumer<C>) -> Vec<Told> {
     let mut told = Vec::new();
     // Without time to wait, a poll that meets a log line ends there.
     while consumer.poll(Duration::from_millis(5)).is_some() {
@@ -203,30 +204,49 @@ fn told<C: Tells>(consumer: &BaseConsumer<C>) -> Vec<Told> {
     told
 }
 
-fn distrust(connection: &Connection, (code, reason): &Told) -> Option<StartError> {
-    if code.is_some_and(|code| grants::is_authentication(code, reason)) {
-        return Some(StartError::Refused {
-            cause: format!("kafka does not accept KAFKA_API_KEY: {reason}"),
-            mend: grants::MEND_KEY.to_owned(),
-        });
+/// Who does not believe whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Distrust {
+    /// The brokers our key.
+    Key(String),
+    /// We their certificate.
+    Certificate(String),
+}
+
+impl Distrust {
+    pub(super) fn of((code, reason): &Told) -> Option<Self> {
+        if code.is_some_and(|code| grants::is_authentication(code, reason)) {
+            return Some(Self::Key(reason.clone()));
+        }
+        // Told with one of two codes, neither of which means this alone.
+        let certificate = reason.contains("certificate verify failed");
+        certificate.then(|| Self::Certificate(reason.clone()))
     }
-    // Told with one of two codes, neither of which means this alone.
-    if !reason.contains("certificate verify failed") {
-        return None;
-    }
-    let mend = match &connection.ca_file {
-        None => "Set KAFKA_CA_FILE to a file (PEM) with the authority that signed it: while it is unset the system's \
+
+    pub(super) fn mend(&self, connection: &Connection) -> String {
+        match (self, &connection.ca_file) {
+            (Self::Key(_), _) => grants::MEND_KEY.to_owned(),
+            (Self::Certificate(_), None) => {
+                "Set KAFKA_CA_FILE to a file (PEM) with the authority that signed it: while it is unset the system's \
                  authorities count, and it is of none of them"
-            .to_owned(),
-        Some(file) => format!(
-            "Check that KAFKA_CA_FILE ({file}) holds the authority that signed it, and that KAFKA_BOOTSTRAP_SERVERS \
-             names the brokers as their certificate does"
-        ),
+                    .to_owned()
+            }
+            (Self::Certificate(_), Some(file)) => format!(
+                "Check that KAFKA_CA_FILE ({file}) holds the authority that signed it, and that KAFKA_BOOTSTRAP_SERVERS \
+                 names the brokers as their certificate does"
+            ),
+        }
+    }
+}
+
+fn distrust(connection: &Connection, told: &Told) -> Option<StartError> {
+    let distrust = Distrust::of(told)?;
+    let mend = distrust.mend(connection);
+    let cause = match distrust {
+        Distrust::Key(reason) => format!("kafka does not accept KAFKA_API_KEY: {reason}"),
+        Distrust::Certificate(reason) => format!("the brokers' certificate is not trusted: {reason}"),
     };
-    Some(StartError::Refused {
-        cause: format!("the brokers' certificate is not trusted: {reason}"),
-        mend,
-    })
+    Some(StartError::Refused { cause, mend })
 }
 
 /// What the account lacks, of all that the worker will do.
@@ -242,7 +262,8 @@ fn rights(
         found.push((Grant::Join(group), may_see_group(consumer, topic)));
     }
     found.extend(may_read(wanted.connection, wanted.group, sources)?);
-    found.extend(may_write(&consumer.context().runtime, wanted.connection, dead_letters)?);
+    let runtime = &consumer.context().runtime;
+    found.extend(may_write(runtime, wanted.connection, dead_letters, PATIENCE)?);
     let mut lacking = Vec::new();
     for (grant, right) in found {
         match right {
@@ -285,20 +306,21 @@ fn may_read(connection: &Connection, group: &str, topics: &[&str]) -> Result<Vec
     let config = fetch_probe_config(connection, group);
     let consumer = BaseConsumer::from_config_and_context(&config, Logging).map_err(StartError::Client)?;
     let rights = topics.iter().map(|topic| {
-        let right = fetch_end(&consumer, topic).unwrap_or_else(|error| Right::Unknown(error.to_string()));
+        let right = fetch_end(&consumer, topic, PATIENCE).unwrap_or_else(|error| Right::Unknown(error.to_string()));
         (Grant::Read((*topic).to_owned()), right)
     });
     Ok(rights.collect())
 }
 
-fn fetch_end(consumer: &BaseConsumer<Logging>, topic: &str) -> KafkaResult<Right> {
+/// Whether the end of a topic may be fetched, by a client for nothing else.
+pub(super) fn fetch_end(consumer: &BaseConsumer<Logging>, topic: &str, patience: Duration) -> KafkaResult<Right> {
     let started = Instant::now();
     let mut end = TopicPartitionList::new();
     // Not `Offset::End`: the client would look for it only half a second later, when it knows the leader.
-    let (_begin, last) = consumer.fetch_watermarks(topic, 0, PATIENCE)?;
+    let (_begin, last) = consumer.fetch_watermarks(topic, 0, patience)?;
     end.add_partition_offset(topic, 0, Offset::Offset(last))?;
     consumer.assign(&end)?;
-    while started.elapsed() < PATIENCE {
+    while started.elapsed() < patience {
         match consumer.poll(LOOK) {
             Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(Right::Granted),
             Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
@@ -314,12 +336,13 @@ fn fetch_end(consumer: &BaseConsumer<Logging>, topic: &str) -> KafkaResult<Right
 /// Sends a record that no broker keeps: with two acknowledgements, which Kafka has not taken since 0.9. A broker looks at
 /// the grant first, then refuses the number, and appends nothing (`ReplicaManager.appendRecords`; Redpanda refuses the
 /// number first, so there a missing grant shows with the first letter).
-fn may_write(
+pub(super) fn may_write(
     runtime: &tokio::runtime::Handle,
     connection: &Connection,
     topics: &[&str],
+    patience: Duration,
 ) -> Result<Vec<(Grant, Right)>, StartError> {
-    let config = write_probe_config(connection);
+    let config = write_probe_config(connection, patience);
     let producer: FutureProducer<Logging> = config.create_with_context(Logging).map_err(StartError::Client)?;
     let probes = topics.iter().map(|topic| {
         let sent = producer.send_result(FutureRecord::<(), ()>::to(topic));

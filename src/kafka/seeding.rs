@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::client::{Connection, Logging};
 use super::grants::Grant;
-use super::lookup::{LookedUp, look_up, positions};
+use super::lookup::{LookedUp, TIMEOUT, look_up, positions};
 use super::preflight::{LOOK, PATIENCE, StartError};
 use super::rebalance::Context;
 use crate::consumers::Consumer;
@@ -83,17 +83,17 @@ pub(super) fn seeds(
             None => Ok(BTreeMap::new()),
         };
     }
-    let ours = look_up(consumer, &partitions).map_err(StartError::LookUp)?;
+    let ours = look_up(consumer, &partitions, TIMEOUT).map_err(StartError::LookUp)?;
     let asking = client(connection, &group.main)?;
-    if commitments(&asking, &partitions)?.is_none() {
+    if commitments(&asking, &partitions, PATIENCE)?.is_none() {
         return Err(StartError::Refused {
             cause: format!("group {} goes on where group {} is", group.name(), group.main),
             mend: Grant::mend(&[Grant::Join(group.main.clone())]),
         });
     }
-    let main = look_up(&asking, &partitions).map_err(StartError::LookUp)?;
+    let main = look_up(&asking, &partitions, TIMEOUT).map_err(StartError::LookUp)?;
     let chosen = match start_at.map(Offset::from) {
-        Some(at) => Some(positions(consumer, &partitions, at).map_err(StartError::LookUp)?),
+        Some(at) => Some(positions(consumer, &partitions, at, TIMEOUT).map_err(StartError::LookUp)?),
         None => None,
     };
     let (mut seeds, mut unseeded) = (BTreeMap::new(), BTreeMap::<_, Vec<String>>::new());
@@ -154,8 +154,8 @@ fn begun_at(
     at: StartAt,
     consumers: ConsumerSet,
 ) -> KafkaResult<BTreeMap<TopicPartition, Start>> {
-    let chosen = positions(consumer, partitions, Offset::from(at))?;
-    let ours = look_up(consumer, partitions)?;
+    let chosen = positions(consumer, partitions, Offset::from(at), TIMEOUT)?;
+    let ours = look_up(consumer, partitions, TIMEOUT)?;
     let mut starts = BTreeMap::new();
     for LookedUp {
         topic,
@@ -213,16 +213,17 @@ fn refuse_rivals(connection: &Connection, group: &Group, partitions: &TopicParti
 
 fn has_committed(connection: &Connection, group: &str, partitions: &TopicPartitionList) -> Result<bool, StartError> {
     // A group that this key may not see is none that it has used.
-    let committed = commitments(&client(connection, group)?, partitions)?;
+    let committed = commitments(&client(connection, group)?, partitions, PATIENCE)?;
     let is_committed = |element: &TopicPartitionListElem<'_>| matches!(element.offset(), Offset::Offset(_));
     Ok(committed.is_some_and(|committed| committed.elements().iter().any(is_committed)))
 }
 
 /// What a group has committed; `None` if the key may not see the group. The client tells that only as an event, while the
 /// question itself goes on until its time is over: so it is asked with little time, again and again.
-fn commitments(
-    client: &BaseConsumer<Logging>,
+pub(super) fn commitments<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
     partitions: &TopicPartitionList,
+    patience: Duration,
 ) -> Result<Option<TopicPartitionList>, StartError> {
     let started = Instant::now();
     let refused = |error: &KafkaError| error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed);
@@ -235,7 +236,7 @@ fn commitments(
         if refused(&error) || told.any(|told| told.is_err_and(|error| refused(&error))) {
             return Ok(None);
         }
-        if started.elapsed() >= PATIENCE {
+        if started.elapsed() >= patience {
             return Err(StartError::LookUp(error));
         }
     }

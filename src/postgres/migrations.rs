@@ -67,7 +67,7 @@ macro_rules! migrations {
 }
 
 /// All, in the order in which they are applied.
-pub const MIGRATIONS: [Migration; 15] = migrations![
+pub const MIGRATIONS: [Migration; 16] = migrations![
     "0001_ledgers",
     "0002_publication",
     "0003_programs",
@@ -83,6 +83,7 @@ pub const MIGRATIONS: [Migration; 15] = migrations![
     "0013_roles",
     "0014_reconcile",
     "0015_lift",
+    "0016_beat",
 ];
 
 /// Where it is noted what was applied; may be run again and again.

@@ -17,6 +17,7 @@ pub mod migrations;
 mod notes;
 mod programs;
 mod start;
+pub mod survey;
 mod url;
 
 use futures::future::BoxFuture;

@@ -11,6 +11,7 @@ mod connection;
 mod failure;
 mod packing;
 mod policy;
+pub mod survey;
 
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ pub struct RedisDedupe {
     lease: Duration,
 }
 
-const DEFAULT_LEASE: Duration = Duration::from_secs(10);
+pub const DEFAULT_LEASE: Duration = Duration::from_secs(10);
 const DEFAULT_WINDOW: Duration = Duration::from_secs(300);
 const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bounds what one lane puts before the others on the shared connection, and Redis's output buffer.

@@ -8,18 +8,22 @@ use super::connection::{Connector, info_field};
 use crate::dedupe::DedupeError;
 
 pub(super) async fn warning(connector: &Connector) -> Result<Option<String>, DedupeError> {
+    Ok(judge(policy(connector).await?.as_deref()))
+}
+
+/// The `maxmemory-policy`, if the server tells it.
+pub(super) async fn policy(connector: &Connector) -> Result<Option<String>, DedupeError> {
     let policy = match ask(connector, &["CONFIG", "GET", "maxmemory-policy"]).await? {
         Some(reply) => config_value(&reply),
         None => None,
     };
     // Managed services often deny CONFIG; INFO says the same.
-    let policy = match policy {
+    Ok(match policy {
         Some(policy) => Some(policy),
         None => ask(connector, &["INFO", "memory"])
             .await?
             .and_then(|reply| info_field(&reply, "maxmemory_policy").map(str::to_owned)),
-    };
-    Ok(judge(policy.as_deref()))
+    })
 }
 
 fn judge(policy: Option<&str>) -> Option<String> {
@@ -33,7 +37,7 @@ fn judge(policy: Option<&str>) -> Option<String> {
 }
 
 /// One command; a refusal by the server is no answer, a broken connection is an error.
-async fn ask(connector: &Connector, command: &[&str]) -> Result<Option<Value>, DedupeError> {
+pub(super) async fn ask(connector: &Connector, command: &[&str]) -> Result<Option<Value>, DedupeError> {
     let mut pipeline = Pipeline::new();
     if let [name, arguments @ ..] = command {
         pipeline.cmd(name).arg(arguments);

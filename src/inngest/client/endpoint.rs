@@ -58,6 +58,13 @@ impl Endpoint {
         &self.url
     }
 
+    /// The address without the key.
+    pub(super) fn front(&self) -> Url {
+        let mut front = self.url.clone();
+        front.set_path("/");
+        front
+    }
+
     pub(super) fn key(&self) -> &Secret {
         &self.key
     }

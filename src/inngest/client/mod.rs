@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, redirect};
 
 use self::rate::Governor;
@@ -44,6 +44,15 @@ pub struct HttpDeliver {
     limits: Limits,
     governor: Governor,
     clock: SharedClock,
+}
+
+/// What a look at the address of the event API found: somebody who answers, whatever it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    pub status: u16,
+    /// How far the clock that it told is before ours; it tells whole seconds.
+    pub ahead_ms: Option<i64>,
+    pub took_ms: i64,
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,6 +105,49 @@ impl HttpDeliver {
             governor: Governor::new(settings.rate_per_sec),
             clock,
         })
+    }
+
+    /// Whether anybody answers there. Neither the key nor an event is sent.
+    ///
+    /// # Errors
+    /// Nobody does; why.
+    pub async fn reach(&self) -> Result<Reached, String> {
+        let asked_ms = self.clock.now_ms();
+        let response = self.client.get(self.endpoint.front()).send().await;
+        let took_ms = self.clock.now_ms() - asked_ms;
+        match response {
+            Ok(response) => {
+                let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
+                let parsed = |date: &str| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok();
+                // The middle of a second that it may have been in, at the middle of the question.
+                let ahead = |date: jiff::Timestamp| date.as_millisecond() + 500 - (asked_ms + took_ms / 2);
+                Ok(Reached {
+                    status: response.status().as_u16(),
+                    ahead_ms: date.and_then(parsed).map(ahead),
+                    took_ms,
+                })
+            }
+            Err(error) => match self.unreachable(error) {
+                Answer::Unavailable { detail, .. } => Err(detail),
+                other => Err(format!("{other:?}")),
+            },
+        }
+    }
+
+    /// Sends one event that no function of ours listens to: only one that is taken shows that the key is right.
+    pub async fn test(&self) -> Answer {
+        let now_ms = self.clock.now_ms();
+        let event = serde_json::json!({
+            "id": format!("check:{now_ms}"),
+            "name": "crm-event-processors/check",
+            "ts": now_ms,
+            "data": {"sent_by": USER_AGENT},
+        });
+        let request = self.client.post(self.endpoint.url().clone());
+        match request.body(serde_json::json!([event]).to_string()).send().await {
+            Ok(response) => self.read(response, 1).await,
+            Err(error) => self.unreachable(error),
+        }
     }
 
     async fn post(&self, batch: &EventBatch, events: Range<usize>) -> Answer {
