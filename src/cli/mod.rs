@@ -5,6 +5,7 @@
     reason = "commands talk to people on standard output"
 )]
 
+mod check;
 mod config;
 mod connectors;
 mod demo;
@@ -53,6 +54,8 @@ enum Command {
     Demo(demo::Options),
     /// Say what each recorded message is and what every consumer would do with it.
     Explain(Box<explain::Options>),
+    /// Say whether everything that a worker needs is there and well, and what mends what is not.
+    Check(Box<check::Options>),
     /// Bring a database to the schema of this binary.
     Migrate(migrate::Options),
     /// Say whether everything in the ledgers is settled, and whether the wallet has what was booked.
@@ -124,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Run(flags) => run::run(&flags),
         Command::Demo(options) => demo::run(&options),
         Command::Explain(options) => explain::run(&options),
+        Command::Check(options) => check::run(&options),
         Command::Migrate(options) => migrate::run(&options),
         Command::Reconcile(options) => reconcile::run(&options),
         Command::Dlq(command) => dlq::run(&command),

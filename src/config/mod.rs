@@ -3,6 +3,7 @@
 //! This is the only place that gives a setting its meaning and its default.
 
 mod address;
+mod checking;
 mod connecting;
 mod database;
 mod deciding;
@@ -27,6 +28,7 @@ use crate::rows::Table;
 use crate::telemetry::{Push, logging};
 
 pub use crate::pipeline::OldRecords;
+pub use checking::Checking;
 pub use connecting::{ConnectFlags, Connecting, connector_variables, missing_for};
 pub use deciding::Deciding;
 pub use flags::{Flags, variables};
@@ -95,13 +97,18 @@ impl Settings {
     /// The topics that are read, in the order of the tables.
     #[must_use]
     pub fn topics(&self) -> Vec<String> {
-        let wanted = |table: &Table| self.consumers.iter().any(|(consumer, _)| consumer.reads(*table));
-        Table::ALL
-            .iter()
-            .filter(|table| wanted(table))
-            .map(|table| topic(&self.topic_prefix, *table))
-            .collect()
+        let consumers: Vec<Consumer> = self.consumers.iter().map(|(consumer, _lanes)| *consumer).collect();
+        topics(&self.topic_prefix, &consumers)
     }
+}
+
+fn topics(prefix: &str, consumers: &[Consumer]) -> Vec<String> {
+    let wanted = |table: &&Table| consumers.iter().any(|consumer| consumer.reads(**table));
+    Table::ALL
+        .iter()
+        .filter(wanted)
+        .map(|table| topic(prefix, *table))
+        .collect()
 }
 
 /// The topic of a table.

@@ -64,15 +64,17 @@ impl Reader {
     pub(super) fn out(&mut self, flags: &Flags) -> Option<Out> {
         let inngest = self.inngest(flags);
         let window = self.number(flags.dedup_window_secs.as_deref(), "DEDUP_WINDOW_SECS", 1..=86_400);
-        let redis_url = self.required(flags.redis_url.as_deref(), "REDIS_URL", "the dedupe store");
-        let redis_url = redis_url.and_then(|url| {
-            let parsed = RedisUrl::parse(url);
-            parsed.map_err(|error| self.problems.push(error.to_string())).ok()
-        });
+        let redis_url = self.redis_url(flags);
         Some(Out {
             redis_url: redis_url?,
             dedup_window: Duration::from_secs(u64::from(window.unwrap_or(300))),
             inngest: inngest?,
         })
+    }
+
+    pub(super) fn redis_url(&mut self, flags: &Flags) -> Option<RedisUrl> {
+        let url = self.required(flags.redis_url.as_deref(), "REDIS_URL", "the dedupe store")?;
+        let parsed = RedisUrl::parse(url);
+        parsed.map_err(|error| self.problems.push(error.to_string())).ok()
     }
 }

@@ -4,4 +4,5 @@
 
 mod alerts;
 mod deploy;
+mod findings;
 mod tidy;

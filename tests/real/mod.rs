@@ -5,6 +5,7 @@
 //! What must come out is computed from the SQL and from the records in the topic, read past the code under test.
 
 mod broker;
+mod check;
 mod connectors;
 mod consumer_sets;
 mod grants;

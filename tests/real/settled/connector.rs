@@ -19,10 +19,9 @@ pub(crate) struct Connector {
 
 impl Connector {
     /// Begins with a snapshot; waits until it runs.
-    pub(super) async fn start(name: &str, database: &str) -> Self {
+    pub(super) async fn start(name: &str, database: &str, port: u16) -> Self {
         crm_event_processors::tls::install_provider();
-        let url: tokio_postgres::Config = stack("POSTGRES_URL").parse().expect("an address");
-        let port = url.get_ports()[0].to_string();
+        let port = port.to_string();
         let mut config = TEMPLATE.to_owned();
         for (placeholder, value) in [
             ("HOSTNAME", "127.0.0.1"),
@@ -59,6 +58,11 @@ impl Connector {
     pub(super) async fn resume(&self) {
         self.ask(reqwest::Method::PUT, "resume", None).await;
         self.is("RUNNING").await;
+    }
+
+    /// Whatever becomes of it.
+    pub(super) async fn resume_into_failure(&self) {
+        self.ask(reqwest::Method::PUT, "resume", None).await;
     }
 
     /// As an operator does who is short of disk; only possible while nobody reads from it.

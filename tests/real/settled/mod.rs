@@ -8,6 +8,7 @@
 
 mod calls;
 mod connector;
+mod faults;
 mod healed;
 mod rounds;
 mod snapshots;
@@ -207,7 +208,8 @@ impl House {
 
     pub(super) async fn connector(&self) -> Connector {
         let database = self.database.config.get_dbname().expect("a name");
-        Connector::start(&self.name, database).await
+        let port = self.database.config.get_ports()[0];
+        Connector::start(&self.name, database, port).await
     }
 
     /// Waits until a topic holds so many records.

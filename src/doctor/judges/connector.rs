@@ -1,0 +1,325 @@
+//! The connector: whether it and every task of it run, and whether it is set so that nothing is lost.
+
+use crate::connectors::rules::{self, Severity};
+use crate::connectors::{Config, ConnectError, Health, Part, Platform, State, Status};
+use crate::doctor::catalogue::{
+    Area, CONNECTOR_AUTH, CONNECTOR_CONFIG, CONNECTOR_FAILED, CONNECTOR_MISSING, CONNECTOR_PAUSED, CONNECTOR_STARTING,
+    CONNECTOR_TASK_FAILED, CONNECTOR_UNREACHABLE,
+};
+use crate::doctor::finding::{Finding, Verdicts};
+
+use super::slot::Names;
+
+/// What the platform says of the connector.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub platform: Platform,
+    /// `None`: there is no such connector.
+    pub config: Option<Config>,
+    pub status: Option<Status>,
+    /// The place in the WAL that it has stored; `None`: none yet.
+    pub position: Result<Option<i64>, String>,
+}
+
+#[must_use]
+pub fn judge(seen: &Result<Seen, ConnectError>, names: &Names, topic_prefix: &str) -> Verdicts {
+    let mut verdicts = Verdicts::default();
+    let name = &names.connector;
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(error) => {
+            let finding = of_error(error);
+            let first = finding.id;
+            verdicts.push(finding);
+            verdicts.rest_after(&[Area::Connector], first);
+            return verdicts;
+        }
+    };
+    let platform = seen.platform.name();
+    verdicts.push(Finding::ok(CONNECTOR_UNREACHABLE, format!("{platform} answers")));
+    verdicts.push(Finding::ok(CONNECTOR_AUTH, format!("{platform} lets us look")));
+    let (Some(config), Some(status)) = (&seen.config, &seen.status) else {
+        let finding = Finding::failed(CONNECTOR_MISSING, format!("there is no connector {name} on {platform}"));
+        verdicts.push(finding.fix("crm-event-processors connectors apply"));
+        verdicts.rest_after(&[Area::Connector], CONNECTOR_MISSING);
+        return verdicts;
+    };
+    verdicts.push(Finding::ok(CONNECTOR_MISSING, format!("connector {name} is there")));
+    state(&mut verdicts, status, name, seen.platform);
+    verdicts.push(settings(config, seen.platform, topic_prefix));
+    verdicts
+}
+
+fn of_error(error: &ConnectError) -> Finding {
+    let saw = error.to_string();
+    match error {
+        ConnectError::Refused { mend, .. } => {
+            Finding::failed(CONNECTOR_AUTH, "the connector's platform does not let us look")
+                .saw(saw)
+                .fix(*mend)
+        }
+        ConnectError::NotFound { mend, .. } => {
+            Finding::failed(CONNECTOR_UNREACHABLE, "there is no such platform at CONNECT_URL")
+                .saw(saw)
+                .fix(*mend)
+        }
+        ConnectError::Address
+        | ConnectError::Client(_)
+        | ConnectError::Unreachable { .. }
+        | ConnectError::Rejected { .. }
+        | ConnectError::NotUnderstood { .. } => {
+            let fix = "Check CONNECT_URL and whether Kafka Connect runs: `curl -sS \"$CONNECT_URL/connectors\"`";
+            Finding::failed(CONNECTOR_UNREACHABLE, "the connector's platform gives no answer")
+                .saw(saw)
+                .fix(fix)
+        }
+    }
+}
+
+fn state(verdicts: &mut Verdicts, status: &Status, name: &str, platform: Platform) {
+    let connector = &status.connector;
+    let has_failed = connector.state == State::Failed;
+    verdicts.push(if has_failed {
+        let finding = Finding::failed(CONNECTOR_FAILED, format!("connector {name} has failed")).saw(said(connector));
+        finding.fix(mend(connector, name, platform))
+    } else {
+        Finding::ok(CONNECTOR_FAILED, format!("connector {name} is {}", connector.reported))
+    });
+    let failed: Vec<&Part> = status.tasks.iter().filter(|task| task.state == State::Failed).collect();
+    for task in &failed {
+        let id = task.id.as_deref().unwrap_or("?");
+        let what = format!(
+            "task {id} of connector {name} has failed, and the connector says {}",
+            connector.reported
+        );
+        verdicts.push(
+            Finding::failed(CONNECTOR_TASK_FAILED, what)
+                .saw(said(task))
+                .fix(mend(task, name, platform)),
+        );
+    }
+    if failed.is_empty() {
+        verdicts.push(match status.tasks.len() {
+            0 if has_failed => Finding::unknown(
+                CONNECTOR_TASK_FAILED,
+                format!("not verifiable: {} first", CONNECTOR_FAILED.name()),
+            ),
+            tasks => Finding::ok(CONNECTOR_TASK_FAILED, format!("{tasks} tasks, and none has failed")),
+        });
+    }
+    let health = status.health();
+    verdicts.push(if health == Health::Halted {
+        let finding = Finding::failed(CONNECTOR_PAUSED, format!("somebody stopped connector {name}"));
+        finding
+            .saw(format!("it says {}", connector.reported))
+            .fix(resume(name, platform))
+    } else {
+        Finding::ok(CONNECTOR_PAUSED, "nobody stopped it")
+    });
+    verdicts.push(if health == Health::Starting {
+        let parts: Vec<String> = status.parts().map(said).collect();
+        Finding::warning(CONNECTOR_STARTING, format!("connector {name} does not run yet, or has no task"))
+            .saw(parts.join("; "))
+            .fix("Wait a minute or two: `crm-event-processors check --only connector --watch 10`; then `crm-event-processors connectors apply`")
+    } else {
+        Finding::ok(CONNECTOR_STARTING, format!("it is {}", health.word()))
+    });
+}
+
+fn said(part: &Part) -> String {
+    let trace = part
+        .trace
+        .as_ref()
+        .map(|trace| format!(": {trace}"))
+        .unwrap_or_default();
+    format!("{}{trace}", part.reported)
+}
+
+fn mend(part: &Part, name: &str, platform: Platform) -> String {
+    let cause = part
+        .cause
+        .map(|cause| format!("{}\n", cause.words()))
+        .unwrap_or_default();
+    format!("{cause}{}", restart(name, platform))
+}
+
+fn restart(name: &str, platform: Platform) -> String {
+    match platform {
+        Platform::KafkaConnect => {
+            format!("curl -X POST \"$CONNECT_URL/connectors/{name}/restart?includeTasks=true&onlyFailed=true\"")
+        }
+        Platform::ConfluentCloud => {
+            "`crm-event-processors connectors apply` starts it again, with what the template says".to_owned()
+        }
+    }
+}
+
+fn resume(name: &str, platform: Platform) -> String {
+    match platform {
+        Platform::KafkaConnect => format!("curl -X PUT \"$CONNECT_URL/connectors/{name}/resume\""),
+        Platform::ConfluentCloud => "confluent connect cluster resume <lcc-...>".to_owned(),
+    }
+}
+
+fn settings(config: &Config, platform: Platform, topic_prefix: &str) -> Finding {
+    let broken = rules::check(&rules::Question {
+        config,
+        platform,
+        topic_prefix,
+    });
+    if broken.is_empty() {
+        return Finding::ok(CONNECTOR_CONFIG, "it is set as it must be");
+    }
+    let said: Vec<String> = broken
+        .iter()
+        .map(|rule| {
+            let found = rule.found.as_deref().unwrap_or("unset");
+            format!("{} is {found}, must be {}: {}", rule.key, rule.wanted, rule.why)
+        })
+        .collect();
+    let fails = broken.iter().any(|rule| rule.severity == Severity::Error);
+    Finding::graded(
+        CONNECTOR_CONFIG,
+        fails,
+        format!("{} settings of the connector are not as they must be", broken.len()),
+    )
+    .saw(said.join("; "))
+    .fix("crm-event-processors connectors diff; crm-event-processors connectors apply")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{of, troubles};
+    use super::*;
+    use crate::doctor::catalogue;
+    use crate::doctor::finding;
+
+    fn names() -> Names {
+        Names::of("cdc", &Config::default())
+    }
+
+    fn seen(connector: &str, tasks: &[&str]) -> Seen {
+        let tasks: Vec<serde_json::Value> = tasks
+            .iter()
+            .enumerate()
+            .map(|(id, state)| {
+                let trace =
+                    (*state == "FAILED").then_some("ConnectException: Publication autocreation is disabled\n\tat x");
+                serde_json::json!({"id": id, "state": state, "worker_id": "w", "trace": trace})
+            })
+            .collect();
+        let body =
+            serde_json::json!({"name": "cdc", "connector": {"state": connector, "worker_id": "w"}, "tasks": tasks});
+        let status = Status::read(body.to_string().as_bytes(), &[]).expect("understood");
+        Seen {
+            platform: Platform::KafkaConnect,
+            config: Some(filled()),
+            status: Some(status),
+            position: Ok(Some(1)),
+        }
+    }
+
+    fn filled() -> Config {
+        let mut config = Platform::KafkaConnect.template();
+        let values = [
+            "DATABASE_HOSTNAME",
+            "DATABASE_PORT",
+            "DATABASE_NAME",
+            "DATABASE_USER",
+            "DATABASE_PASSWORD",
+        ];
+        config.fill(&values.map(|name| (name, "5432".to_owned())).into());
+        config
+    }
+
+    #[test]
+    fn a_connector_that_runs_as_it_must_be_set_is_well() {
+        let verdicts = judge(&Ok(seen("RUNNING", &["RUNNING"])), &names(), "crm");
+        assert_eq!(troubles(&verdicts), []);
+        for id in catalogue::ALL.iter().filter(|id| id.area() == Area::Connector) {
+            assert_eq!(of(&verdicts, *id).severity, finding::Severity::Ok, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn each_way_of_not_running_has_its_name() {
+        use finding::Severity::{Failed, Warning};
+        for (connector, tasks, wanted) in [
+            ("FAILED", vec![], vec![("connector.failed", Failed)]),
+            ("RUNNING", vec!["FAILED"], vec![("connector.task-failed", Failed)]),
+            ("PAUSED", vec!["PAUSED"], vec![("connector.paused", Failed)]),
+            ("STOPPED", vec![], vec![("connector.paused", Failed)]),
+            ("RUNNING", vec![], vec![("connector.starting", Warning)]),
+            ("UNASSIGNED", vec!["UNASSIGNED"], vec![("connector.starting", Warning)]),
+        ] {
+            let verdicts = judge(&Ok(seen(connector, &tasks)), &names(), "crm");
+            assert_eq!(troubles(&verdicts), wanted, "{connector} {tasks:?}");
+        }
+        let verdicts = judge(&Ok(seen("RUNNING", &["FAILED"])), &names(), "crm");
+        let finding = of(&verdicts, CONNECTOR_TASK_FAILED);
+        assert!(
+            finding
+                .evidence
+                .is_some_and(|saw| saw.contains("Publication autocreation is disabled"))
+        );
+        let fix = finding.fix.expect("a fix");
+        assert!(
+            fix.contains("crm_cdc_publication") && fix.contains("connectors/cdc/restart"),
+            "{fix}"
+        );
+    }
+
+    #[test]
+    fn a_platform_that_is_away_refuses_us_or_has_no_such_connector_explains_the_rest() {
+        let at = || "Kafka Connect at http://c".to_owned();
+        let refused = ConnectError::Refused {
+            at: at(),
+            status: 401,
+            detail: "no".to_owned(),
+            mend: "m",
+        };
+        let away = ConnectError::Unreachable {
+            at: at(),
+            detail: "refused".to_owned(),
+        };
+        let gone = Seen {
+            config: None,
+            status: None,
+            ..seen("RUNNING", &[])
+        };
+        for (seen, name) in [
+            (Err(refused), "connector.auth"),
+            (Err(away), "connector.unreachable"),
+            (Ok(gone), "connector.missing"),
+        ] {
+            let verdicts = judge(&seen, &names(), "crm");
+            assert_eq!(troubles(&verdicts), [(name, finding::Severity::Failed)]);
+            assert_eq!(
+                of(&verdicts, CONNECTOR_CONFIG).what,
+                format!("not verifiable: {name} first")
+            );
+        }
+    }
+
+    #[test]
+    fn a_setting_that_loses_something_is_told_with_its_reason() {
+        let mut seen = seen("RUNNING", &["RUNNING"]);
+        seen.config.as_mut().expect("set").set("snapshot.mode", "never");
+        let verdicts = judge(&Ok(seen), &names(), "crm");
+        assert_eq!(troubles(&verdicts), [("connector.config", finding::Severity::Failed)]);
+        let saw = of(&verdicts, CONNECTOR_CONFIG).evidence.expect("evidence");
+        assert!(saw.contains("snapshot.mode is never, must be"), "{saw}");
+    }
+
+    #[test]
+    fn names_are_those_of_the_live_configuration() {
+        let mut config = filled();
+        config.set("slot.name", "other");
+        let names = Names::of("cdc", &config);
+        assert_eq!(
+            (names.slot.as_str(), names.publication.as_str()),
+            ("other", "crm_cdc_publication")
+        );
+        assert_eq!(names.user.as_deref(), Some("5432"));
+    }
+}

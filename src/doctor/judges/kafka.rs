@@ -1,0 +1,598 @@
+//! Brokers, topics, grants and dead letters.
+
+use crate::doctor::catalogue::{
+    Area, DLQ_MISSING, DLQ_SETTINGS, DLQ_UNWRITABLE, Id, KAFKA_AUTH, KAFKA_DNS, KAFKA_TLS, KAFKA_UNREACHABLE,
+    TOPIC_MISSING, TOPIC_OFFLINE, TOPIC_RETENTION, TOPIC_UNREADABLE,
+};
+use crate::doctor::finding::{Finding, Verdicts};
+use crate::kafka::{Committed, Connection, Grant, Right, Role, Seen, Settings, Topic, Trouble, Unseen, Visible};
+
+use super::{bytes, span};
+
+/// A weekend and a half: for so long nobody may notice that nothing is consumed.
+const SHORT_MS: i64 = 72 * 3_600_000;
+/// People look at letters when they come back.
+const SHORT_LETTERS_MS: i64 = 7 * 24 * 3_600_000;
+/// A letter is the record and its reason.
+const HEADROOM_BYTES: i64 = 16 * 1024;
+const WEEK_MS: i64 = 7 * 24 * 3_600_000;
+/// As many as the stack's: the most instances that can share the work.
+const PARTITIONS: usize = 6;
+
+#[must_use]
+pub fn judge(seen: &Result<Seen, Trouble>, connection: &Connection) -> Verdicts {
+    let mut verdicts = Verdicts::default();
+    let servers = &connection.bootstrap_servers;
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(trouble) => {
+            let finding = of_trouble(trouble, servers);
+            let first = finding.id;
+            verdicts.push(finding);
+            verdicts.rest_after(&[Area::Kafka, Area::Group], first);
+            return verdicts;
+        }
+    };
+    verdicts.push(Finding::ok(KAFKA_DNS, "the brokers' names lead somewhere"));
+    verdicts.push(Finding::ok(
+        KAFKA_UNREACHABLE,
+        format!("{} brokers of {servers} answer", seen.brokers),
+    ));
+    verdicts.push(Finding::ok(
+        KAFKA_TLS,
+        format!("{} works", connection.security_protocol),
+    ));
+    verdicts.push(match connection.api_key {
+        Some(_) => Finding::ok(KAFKA_AUTH, "KAFKA_API_KEY is believed"),
+        None => Finding::ok(KAFKA_AUTH, "no KAFKA_API_KEY is set, and none is asked for"),
+    });
+    topics(&mut verdicts, seen, connection);
+    letters(&mut verdicts, seen, connection);
+    verdicts
+}
+
+fn of_trouble(trouble: &Trouble, servers: &str) -> Finding {
+    match trouble {
+        Trouble::Name(cause) => Finding::failed(KAFKA_DNS, format!("no name of {servers} leads to a broker"))
+            .saw(cause)
+            .fix("Correct KAFKA_BOOTSTRAP_SERVERS, or the name server of this machine: `getent hosts <broker>` must answer"),
+        Trouble::Tls { cause, mend } => {
+            Finding::failed(KAFKA_TLS, "there is no TLS connection that we may believe").saw(cause).fix(mend)
+        }
+        Trouble::Key { cause, mend } => Finding::failed(KAFKA_AUTH, "Kafka does not accept KAFKA_API_KEY")
+            .saw(cause)
+            .fix(mend),
+        Trouble::Silent(cause) => Finding::failed(KAFKA_UNREACHABLE, format!("no broker of {servers} answers"))
+            .saw(cause)
+            .fix("Check KAFKA_BOOTSTRAP_SERVERS, the network and the firewall: `nc -vz <broker> <port>` must connect"),
+        Trouble::Settings(cause) => Finding::failed(KAFKA_TLS, "no Kafka client can be made of these settings")
+            .saw(cause)
+            .fix("Check KAFKA_CA_FILE: a file that this process may read, with certificates in PEM"),
+    }
+}
+
+fn topics(verdicts: &mut Verdicts, seen: &Seen, connection: &Connection) {
+    let sources = || seen.topics.iter().filter(|topic| topic.role == Role::Source);
+    missing(verdicts, TOPIC_MISSING, sources(), connection, PARTITIONS);
+    granted(verdicts, TOPIC_UNREADABLE, sources(), &Grant::Read);
+    let before = verdicts.findings().len();
+    for topic in &seen.topics {
+        if let Ok(Visible::There { offline, .. }) = &topic.visible
+            && !offline.is_empty()
+        {
+            let what = format!("{} has partitions that no broker leads", topic.name);
+            let finding = Finding::failed(TOPIC_OFFLINE, what).saw(format!("partitions {offline:?}"));
+            verdicts.push(
+                finding.fix("Bring the brokers of these partitions back; nothing is lost meanwhile, and nothing moves"),
+            );
+        }
+    }
+    if verdicts.findings().len() == before {
+        verdicts.push(Finding::ok(TOPIC_OFFLINE, "every partition that was seen has a leader"));
+    }
+    let before = verdicts.findings().len();
+    let mut shortest = None;
+    for topic in sources() {
+        match &topic.settings {
+            _ if !matches!(topic.visible, Ok(Visible::There { .. })) => {}
+            Ok(settings) => {
+                let retention_ms = settings.retention_ms.unwrap_or(-1);
+                let committed = seen.committed.as_ref().map_or(&[][..], Vec::as_slice);
+                if let Some(finding) = of_retention(topic, retention_ms, committed, connection) {
+                    verdicts.push(finding);
+                }
+                shortest = [shortest, Some(retention_ms)]
+                    .into_iter()
+                    .flatten()
+                    .filter(|ms| *ms >= 0)
+                    .min();
+            }
+            Err(unseen) => {
+                verdicts.push(of_unseen(TOPIC_RETENTION, topic, unseen));
+                break;
+            }
+        }
+    }
+    if verdicts.findings().len() == before {
+        let said = shortest.map_or("for ever".to_owned(), |ms| format!("{} at least", span(ms / 1000)));
+        verdicts.push(match sources().any(|topic| topic.settings.is_ok()) {
+            true => Finding::ok(TOPIC_RETENTION, format!("records are kept {said}")),
+            false => Finding::unknown(
+                TOPIC_RETENTION,
+                format!("not verifiable: {} first", TOPIC_MISSING.name()),
+            ),
+        });
+    }
+}
+
+fn of_retention(topic: &Topic, retention_ms: i64, committed: &[Committed], connection: &Connection) -> Option<Finding> {
+    let name = &topic.name;
+    if retention_ms < 0 {
+        return None;
+    }
+    let kept = span(retention_ms / 1000);
+    let fix = set(
+        connection,
+        name,
+        &format!("retention.ms={}", WEEK_MS.max(2 * retention_ms)),
+    );
+    let in_danger: Vec<String> = committed
+        .iter()
+        .filter(|one| one.topic == *name)
+        .filter_map(|one| {
+            let next = one
+                .found
+                .committed
+                .as_ref()
+                .map_or(one.found.begin, |committed| committed.offset);
+            // What lies before the log's begin is gone already, which is another finding.
+            let from = next.max(one.found.begin);
+            let endangered = one.safe_from?.min(one.found.end) - from;
+            (endangered > 0).then(|| format!("partition {}: {endangered} from offset {from} on", one.partition))
+        })
+        .collect();
+    if !in_danger.is_empty() {
+        let what = format!("{name} forgets records soon that were not read yet: it keeps them {kept}");
+        let fix = format!("{fix}\nthen find out why nobody reads: docs/runbook.md#lag-grows");
+        return Some(
+            Finding::failed(TOPIC_RETENTION, what)
+                .saw(in_danger.join("; "))
+                .fix(fix),
+        );
+    }
+    (retention_ms < SHORT_MS).then(|| {
+        let what = format!("{name} keeps records {kept}, less than a weekend and a half");
+        Finding::warning(TOPIC_RETENTION, what)
+            .saw(format!("retention.ms={retention_ms}"))
+            .fix(fix)
+    })
+}
+
+fn letters(verdicts: &mut Verdicts, seen: &Seen, connection: &Connection) {
+    let letters = || seen.topics.iter().filter(|topic| topic.role == Role::DeadLetters);
+    missing(verdicts, DLQ_MISSING, letters(), connection, 1);
+    granted(verdicts, DLQ_UNWRITABLE, letters(), &Grant::Write);
+    let largest = seen
+        .topics
+        .iter()
+        .filter(|topic| topic.role == Role::Source)
+        .filter_map(|topic| topic.settings.as_ref().ok()?.max_message_bytes)
+        .max();
+    let before = verdicts.findings().len();
+    for topic in letters().filter(|topic| matches!(topic.visible, Ok(Visible::There { .. }))) {
+        match &topic.settings {
+            Ok(settings) => {
+                if let Some(finding) = of_letters(topic, settings, largest, connection) {
+                    verdicts.push(finding);
+                }
+            }
+            Err(unseen) => {
+                verdicts.push(of_unseen(DLQ_SETTINGS, topic, unseen));
+                break;
+            }
+        }
+    }
+    if verdicts.findings().len() == before {
+        verdicts.push(match letters().any(|topic| topic.settings.is_ok()) {
+            true => Finding::ok(
+                DLQ_SETTINGS,
+                "letters are kept, and are never too large for their topic",
+            ),
+            false => Finding::unknown(DLQ_SETTINGS, format!("not verifiable: {} first", DLQ_MISSING.name())),
+        });
+    }
+}
+
+fn of_letters(topic: &Topic, settings: &Settings, largest: Option<i64>, connection: &Connection) -> Option<Finding> {
+    let name = &topic.name;
+    let (mut wrong, mut wanted) = (Vec::new(), Vec::new());
+    if settings
+        .cleanup_policy
+        .as_deref()
+        .is_some_and(|policy| policy.contains("compact"))
+    {
+        wrong.push("compaction takes letters whose row has a newer one".to_owned());
+        wanted.push("cleanup.policy=delete".to_owned());
+    }
+    if let (Some(takes), Some(largest)) = (settings.max_message_bytes, largest)
+        && takes < largest + HEADROOM_BYTES
+    {
+        let (takes, comes) = (bytes(takes), bytes(largest));
+        wrong.push(format!(
+            "it takes {takes}, and a letter is a record of up to {comes} and its reason"
+        ));
+        wanted.push(format!("max.message.bytes={}", largest + 4 * HEADROOM_BYTES));
+    }
+    if let Some(kept) = settings
+        .retention_ms
+        .filter(|kept| (0..SHORT_LETTERS_MS).contains(kept))
+    {
+        wrong.push(format!("it keeps them {}", span(kept / 1000)));
+        wanted.push(format!("retention.ms={}", 4 * WEEK_MS));
+    }
+    (!wrong.is_empty()).then(|| {
+        Finding::warning(DLQ_SETTINGS, format!("{name} may not keep every letter"))
+            .saw(wrong.join("; "))
+            .fix(set(connection, name, &wanted.join(",")))
+    })
+}
+
+/// One finding with all commands: an operator pastes them together.
+fn missing<'a>(
+    verdicts: &mut Verdicts,
+    id: Id,
+    topics: impl Iterator<Item = &'a Topic>,
+    connection: &Connection,
+    partitions: usize,
+) {
+    let (mut lacking, mut unknown, mut seen) = (Vec::new(), None, 0);
+    for topic in topics {
+        match &topic.visible {
+            Ok(Visible::Missing) => lacking.push(topic.name.as_str()),
+            // There, or nobody knows: another finding says so.
+            Ok(Visible::There { .. }) | Err(Unseen::Refused) => seen += 1,
+            Err(Unseen::Unknown(why)) => unknown = Some(format!("{}: {why}", topic.name)),
+        }
+    }
+    if !lacking.is_empty() {
+        let commands: Vec<String> = lacking
+            .iter()
+            .map(|name| create(connection, name, partitions))
+            .collect();
+        let what = format!(
+            "{} missing in Kafka: {}",
+            if lacking.len() == 1 { "a topic is" } else { "topics are" },
+            lacking.join(", ")
+        );
+        let fix = format!(
+            "{}\nor correct TOPIC_PREFIX, if they have another prefix",
+            commands.join("\n")
+        );
+        verdicts.push(Finding::failed(id, what).fix(fix));
+    } else if let Some(why) = unknown {
+        verdicts.push(Finding::unknown(id, why));
+    } else {
+        verdicts.push(Finding::ok(id, format!("{seen} topics are there")));
+    }
+}
+
+fn granted<'a>(
+    verdicts: &mut Verdicts,
+    id: Id,
+    topics: impl Iterator<Item = &'a Topic>,
+    grant: &dyn Fn(String) -> Grant,
+) {
+    let (mut lacking, mut hidden, mut unknown, mut asked, mut there) = (Vec::new(), false, Vec::new(), 0, 0);
+    for topic in topics {
+        there += usize::from(matches!(topic.visible, Ok(Visible::There { .. })));
+        match (&topic.visible, &topic.right) {
+            (Err(Unseen::Refused), _) => {
+                hidden = true;
+                lacking.push(grant(topic.name.clone()));
+            }
+            (_, Some(Right::Refused)) => lacking.push(grant(topic.name.clone())),
+            (_, Some(Right::Unknown(why))) => unknown.push(format!("{}: {why}", topic.name)),
+            (_, Some(Right::Granted)) => asked += 1,
+            (_, None) => {}
+        }
+    }
+    if !lacking.is_empty() {
+        let names: Vec<String> = lacking.iter().map(ToString::to_string).collect();
+        let mut commands: Vec<String> = lacking.iter().map(Grant::command).collect();
+        if hidden {
+            // A broker does not tell the two apart, lest strangers learn which topics exist.
+            commands.push(
+                "a topic that does not exist looks the same as one without a grant: check TOPIC_PREFIX too".to_owned(),
+            );
+        }
+        let what = format!("the account of KAFKA_API_KEY lacks {}", names.join(", "));
+        let saw = "the brokers answer TOPIC_AUTHORIZATION_FAILED";
+        verdicts.push(Finding::failed(id, what).saw(saw).fix(commands.join("\n")));
+    } else if !unknown.is_empty() {
+        verdicts.push(Finding::unknown(id, unknown.join("; ")));
+    } else if asked > 0 {
+        verdicts.push(Finding::ok(id, format!("granted on {asked} topics")));
+    } else if there > 0 {
+        verdicts.push(Finding::ok(
+            id,
+            "without KAFKA_API_KEY there is no account that could lack a grant",
+        ));
+    } else {
+        verdicts.push(Finding::unknown(id, "no topic is there that it could be tried on"));
+    }
+}
+
+fn of_unseen(id: Id, topic: &Topic, unseen: &Unseen) -> Finding {
+    match unseen {
+        Unseen::Refused => Finding::unknown(id, "not verifiable: the account may not ask for the settings of topics")
+            .fix(Grant::Describe(topic.name.clone()).command()),
+        Unseen::Unknown(why) => Finding::unknown(id, format!("{}: {why}", topic.name)),
+    }
+}
+
+/// Whose tools reach these brokers: with an API key those of Confluent Cloud.
+fn create(connection: &Connection, topic: &str, partitions: usize) -> String {
+    if connection.api_key.is_some() {
+        return format!("confluent kafka topic create {topic} --partitions {partitions}");
+    }
+    let servers = &connection.bootstrap_servers;
+    format!("kafka-topics --bootstrap-server {servers} --create --topic {topic} --partitions {partitions}")
+}
+
+fn set(connection: &Connection, topic: &str, settings: &str) -> String {
+    if connection.api_key.is_some() {
+        return format!("confluent kafka topic update {topic} --config {settings}");
+    }
+    let servers = &connection.bootstrap_servers;
+    format!(
+        "kafka-configs --bootstrap-server {servers} --alter --entity-type topics --entity-name {topic} --add-config {settings}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{of, troubles};
+    use super::*;
+    use crate::config::Secret;
+    use crate::doctor::finding::Severity;
+    use crate::kafka::Members;
+    use crate::progress::{self, Found};
+
+    pub(crate) fn connection(key: bool) -> Connection {
+        Connection {
+            bootstrap_servers: "b:9092".to_owned(),
+            security_protocol: "PLAINTEXT".to_owned(),
+            api_key: key.then(|| Secret::new("sentinel-key")),
+            api_secret: key.then(|| Secret::new("sentinel-secret")),
+            ca_file: None,
+        }
+    }
+
+    fn topic(name: &str, role: Role) -> Topic {
+        let limit = if role == Role::Source { 1 << 20 } else { 2 << 20 };
+        Topic {
+            name: name.to_owned(),
+            role,
+            visible: Ok(Visible::There {
+                partitions: 6,
+                offline: Vec::new(),
+            }),
+            right: Some(Right::Granted),
+            settings: Ok(Settings {
+                retention_ms: Some(WEEK_MS),
+                cleanup_policy: Some("delete".to_owned()),
+                max_message_bytes: Some(limit),
+            }),
+        }
+    }
+
+    fn seen() -> Seen {
+        Seen {
+            brokers: 3,
+            topics: vec![
+                topic("crm.public.codes", Role::Source),
+                topic("crm.dlq.tier", Role::DeadLetters),
+            ],
+            members: Ok(Members {
+                state: "Stable".to_owned(),
+                members: vec!["w at h".to_owned()],
+            }),
+            committed: Ok(vec![committed(100, 100)]),
+        }
+    }
+
+    fn committed(offset: i64, end: i64) -> Committed {
+        Committed {
+            topic: "crm.public.codes".to_owned(),
+            partition: 0,
+            found: Found {
+                committed: Some(progress::Committed {
+                    offset,
+                    metadata: String::new(),
+                }),
+                begin: 0,
+                end,
+            },
+            safe_from: Some(50),
+        }
+    }
+
+    /// Changes what is well, and gives what is said of it.
+    fn judged(change: impl FnOnce(&mut Seen), key: bool) -> Verdicts {
+        let mut seen = seen();
+        change(&mut seen);
+        judge(&Ok(seen), &connection(key))
+    }
+
+    #[test]
+    fn what_is_well_is_said_of_every_id() {
+        for key in [true, false] {
+            let verdicts = judged(|_| {}, key);
+            assert_eq!(troubles(&verdicts), []);
+            for id in crate::doctor::catalogue::ALL
+                .iter()
+                .filter(|id| id.area() == Area::Kafka)
+            {
+                assert_eq!(of(&verdicts, *id).severity, Severity::Ok, "{id:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_trouble_on_the_way_is_named_and_explains_the_rest() {
+        let text = || "cause".to_owned();
+        for (trouble, id) in [
+            (Trouble::Name(text()), KAFKA_DNS),
+            (Trouble::Silent(text()), KAFKA_UNREACHABLE),
+            (Trouble::Settings(text()), KAFKA_TLS),
+            (
+                Trouble::Tls {
+                    cause: text(),
+                    mend: text(),
+                },
+                KAFKA_TLS,
+            ),
+            (
+                Trouble::Key {
+                    cause: text(),
+                    mend: text(),
+                },
+                KAFKA_AUTH,
+            ),
+        ] {
+            let verdicts = judge(&Err(trouble), &connection(true));
+            assert_eq!(troubles(&verdicts), [(id.name(), Severity::Failed)]);
+            let rest = of(&verdicts, TOPIC_MISSING);
+            assert_eq!(rest.what, format!("not verifiable: {} first", id.name()));
+            assert!(!format!("{verdicts:?}").contains("sentinel"));
+        }
+    }
+
+    #[test]
+    fn a_missing_topic_comes_with_the_command_that_makes_it() {
+        let missing = |seen: &mut Seen| {
+            seen.topics
+                .iter_mut()
+                .for_each(|topic| topic.visible = Ok(Visible::Missing))
+        };
+        let verdicts = judged(missing, true);
+        let fix = of(&verdicts, TOPIC_MISSING).fix.expect("a fix");
+        assert!(
+            fix.starts_with("confluent kafka topic create crm.public.codes --partitions 6\n"),
+            "{fix}"
+        );
+        assert_eq!(of(&verdicts, DLQ_MISSING).severity, Severity::Failed);
+        let fix = of(&judged(missing, false), DLQ_MISSING).fix.expect("a fix");
+        assert!(
+            fix.starts_with("kafka-topics --bootstrap-server b:9092 --create --topic crm.dlq.tier --partitions 1"),
+            "{fix}"
+        );
+    }
+
+    #[test]
+    fn a_grant_that_is_missing_comes_with_the_command_that_gives_it() {
+        for hidden in [true, false] {
+            let verdicts = judged(
+                |seen| {
+                    for topic in &mut seen.topics {
+                        match hidden {
+                            true => (topic.visible, topic.right) = (Err(Unseen::Refused), None),
+                            false => topic.right = Some(Right::Refused),
+                        }
+                    }
+                },
+                true,
+            );
+            for (id, command) in [
+                (TOPIC_UNREADABLE, "--operations read --topic crm.public.codes"),
+                (DLQ_UNWRITABLE, "--operations write --topic crm.dlq.tier"),
+            ] {
+                let finding = of(&verdicts, id);
+                assert_eq!(finding.severity, Severity::Failed);
+                let fix = finding.fix.expect("a fix");
+                assert!(fix.contains(command), "{fix}");
+                assert_eq!(fix.contains("TOPIC_PREFIX"), hidden);
+            }
+            assert_eq!(
+                of(&verdicts, TOPIC_MISSING).severity,
+                Severity::Ok,
+                "hidden is not missing"
+            );
+        }
+    }
+
+    #[test]
+    fn a_right_that_nobody_could_try_is_not_taken_for_granted() {
+        let verdicts = judged(
+            |seen| seen.topics[1].right = Some(Right::Unknown("late".to_owned())),
+            true,
+        );
+        assert_eq!(of(&verdicts, DLQ_UNWRITABLE).severity, Severity::NotVerifiable);
+        let late = Err(Unseen::Unknown("late".to_owned()));
+        let verdicts = judged(|seen| seen.topics[0].visible = late, true);
+        assert_eq!(of(&verdicts, TOPIC_MISSING).severity, Severity::NotVerifiable);
+    }
+
+    #[test]
+    fn a_partition_that_nobody_leads_is_named() {
+        let verdicts = judged(
+            |seen| {
+                seen.topics[0].visible = Ok(Visible::There {
+                    partitions: 2,
+                    offline: vec![1],
+                });
+            },
+            false,
+        );
+        assert_eq!(troubles(&verdicts), [("topic.offline", Severity::Failed)]);
+    }
+
+    #[test]
+    fn retention_is_compared_with_a_weekend_and_with_what_is_not_read_yet() {
+        let retention = |ms: i64, next: i64| {
+            judged(
+                |seen| {
+                    let settings = seen.topics[0].settings.as_mut().expect("known");
+                    settings.retention_ms = Some(ms);
+                    seen.committed = Ok(vec![committed(next, 100)]);
+                },
+                true,
+            )
+        };
+        for (ms, next, severity) in [
+            (WEEK_MS, 100, Severity::Ok),
+            (WEEK_MS, 50, Severity::Ok),
+            (-1, 0, Severity::Ok),
+            (SHORT_MS, 100, Severity::Ok),
+            (SHORT_MS - 1, 100, Severity::Warning),
+            (WEEK_MS, 49, Severity::Failed),
+        ] {
+            let finding = of(&retention(ms, next), TOPIC_RETENTION);
+            assert_eq!(finding.severity, severity, "{ms} {next}: {finding:?}");
+        }
+        let finding = of(&retention(WEEK_MS, 20), TOPIC_RETENTION);
+        assert_eq!(finding.evidence.as_deref(), Some("partition 0: 30 from offset 20 on"));
+        let fix = finding.fix.expect("a fix");
+        assert!(
+            fix.starts_with("confluent kafka topic update crm.public.codes --config retention.ms="),
+            "{fix}"
+        );
+        let verdicts = judged(|seen| seen.topics[0].settings = Err(Unseen::Refused), true);
+        let finding = of(&verdicts, TOPIC_RETENTION);
+        assert_eq!(finding.severity, Severity::NotVerifiable);
+        assert!(finding.fix.expect("a fix").contains("--operations describe-configs"));
+    }
+
+    #[test]
+    fn a_topic_that_would_lose_letters_is_named_with_its_settings() {
+        let settings: [fn(&mut Settings); 3] = [
+            |settings| settings.cleanup_policy = Some("compact,delete".to_owned()),
+            |settings| settings.max_message_bytes = Some(1 << 20),
+            |settings| settings.retention_ms = Some(1000),
+        ];
+        for change in settings {
+            let verdicts = judged(|seen| change(seen.topics[1].settings.as_mut().expect("known")), false);
+            assert_eq!(troubles(&verdicts), [("dlq.settings", Severity::Warning)]);
+        }
+    }
+}
