@@ -181,7 +181,7 @@ async fn a_grant_that_is_missing_is_found_and_stops_a_deploy() {
             "--operations write --topic crm.dlq.tier",
         ),
         (
-            &group,
+            group.as_str(),
             None,
             "group.unreadable",
             "--operations read --consumer-group check-",

@@ -9,7 +9,6 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
-use super::connector::Connector;
 use super::workflows::Workflows;
 use super::{House, LOOK, plain_currency};
 use crate::postgres::Database;
