@@ -9,14 +9,14 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::explain::clean::clean;
 use super::run::{DRAIN_DEADLINE, read_programs};
-use super::{Code, Format, Usage};
+use super::{Code, Format, Usage, print_json};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Checking, ConnectFlags, Connecting, Flags};
 use crate::connectors::Access;
 use crate::doctor::catalogue::Area;
 use crate::doctor::{End, Finding, Purpose, Question, Report, Severity, examine};
+use crate::inert::clean;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -44,7 +44,13 @@ pub(super) struct Options {
     )]
     connector: String,
     /// The REST interface of Kafka Connect. Without it the connector is not looked at.
-    #[arg(long, env = "CONNECT_URL", value_name = "URL", help_heading = "Connector")]
+    #[arg(
+        long,
+        env = "CONNECT_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        help_heading = "Connector"
+    )]
     connect_url: Option<String>,
     #[arg(
         long,
@@ -195,7 +201,7 @@ fn print(report: &Report, format: Format) -> anyhow::Result<()> {
                 took_ms: report.took.as_millis(),
                 findings: report.findings.iter().map(PrintedFinding::from).collect(),
             };
-            println!("{}", serde_json::to_string_pretty(&printed).context("the report")?);
+            print_json(&printed)?;
         }
         Format::Text => print_text(report),
     }
@@ -327,7 +333,7 @@ fn tell(at: &str, was: Option<Severity>, now: &Finding, format: Format) -> anyho
                 was,
                 now: now.into(),
             };
-            println!("{}", serde_json::to_string(&change).context("the change")?);
+            println!("{}", clean(&serde_json::to_string(&change).context("the change")?));
         }
         Format::Text => {
             let was = was.map(|was| format!(" (was {})", word(was))).unwrap_or_default();

@@ -525,8 +525,14 @@ mod tests {
     fn the_place_that_a_connector_has_stored_is_the_furthest_that_it_names() {
         for (body, wanted) in [
             (r#"{"offsets": []}"#, None),
-            (r#"{"offsets": [{"partition": {"server": "crm"}, "offset": null}]}"#, None),
-            (r#"{"offsets": [{"offset": {"lsn": 7, "lsn_proc": 9, "lsn_commit": 8, "txId": 99}}]}"#, Some(9)),
+            (
+                r#"{"offsets": [{"partition": {"server": "crm"}, "offset": null}]}"#,
+                None,
+            ),
+            (
+                r#"{"offsets": [{"offset": {"lsn": 7, "lsn_proc": 9, "lsn_commit": 8, "txId": 99}}]}"#,
+                Some(9),
+            ),
         ] {
             let stored: Stored = serde_json::from_str(body).expect("understood");
             assert_eq!(stored.position(), wanted, "{body}");

@@ -67,6 +67,7 @@ fn arguments(command: &str) -> &'static [&'static str] {
         "run" | "config" | "migrate" | "healthcheck" | "version" | "dlq list" => &[],
         "demo" => &["--events", "200"],
         "explain" => &["--purchase", "p-1"],
+        "check" => &["--send-test-event"],
         "connectors render" | "connectors validate" | "connectors diff" | "connectors apply" | "connectors status" => {
             &[]
         }

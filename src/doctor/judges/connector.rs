@@ -221,14 +221,15 @@ mod tests {
 
     fn filled() -> Config {
         let mut config = Platform::KafkaConnect.template();
-        let values = [
-            "DATABASE_HOSTNAME",
-            "DATABASE_PORT",
-            "DATABASE_NAME",
-            "DATABASE_USER",
-            "DATABASE_PASSWORD",
-        ];
-        config.fill(&values.map(|name| (name, "5432".to_owned())).into());
+        for (key, value) in [
+            ("database.hostname", "127.0.0.1"),
+            ("database.port", "5432"),
+            ("database.dbname", "crm"),
+            ("database.user", "crm_cdc"),
+            ("database.password", "sentinel-1"),
+        ] {
+            config.set(key, value);
+        }
         config
     }
 
@@ -320,6 +321,6 @@ mod tests {
             (names.slot.as_str(), names.publication.as_str()),
             ("other", "crm_cdc_publication")
         );
-        assert_eq!(names.user.as_deref(), Some("5432"));
+        assert_eq!(names.user.as_deref(), Some("crm_cdc"));
     }
 }

@@ -466,7 +466,7 @@ mod tests {
             }
         };
         type Change = Box<dyn FnOnce(&mut Source)>;
-        let table: Vec<(Change, &str, Severity, &str)> = vec![
+        let table: [(Change, &str, Severity, &str); 17] = [
             (
                 Box::new(|source| source.schema = Schema::Pending(vec!["0016_beat"])),
                 "schema.behind",
