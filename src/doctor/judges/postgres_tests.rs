@@ -1,0 +1,285 @@
+use super::super::tests::{of, troubles};
+use super::*;
+use crate::doctor::finding::Severity;
+use crate::postgres::survey::{Open, Slot};
+
+pub(crate) fn source() -> Source {
+    let table = |name: &str| Table {
+        name: name.to_owned(),
+        identity: "f".to_owned(),
+    };
+    Source {
+        server: Server {
+            user: "w".to_owned(),
+            database: "crm".to_owned(),
+            ahead_ms: 0,
+            took_ms: 1,
+            wal_level: "logical".to_owned(),
+            slot_keep_bytes: Some(4 << 30),
+            max_slots: 5,
+        },
+        slots: Ok(vec![Slot {
+            name: "s".to_owned(),
+            database: "crm".to_owned(),
+            active: true,
+            wal_status: Some("reserved".to_owned()),
+            safe_bytes: Some(4 << 30),
+            restart_lsn: Some(1),
+            confirmed_lsn: Some(1),
+            retained_bytes: Some(0),
+            invalidated: None,
+            inactive_since: None,
+        }]),
+        publications: Ok(vec![Publication {
+            name: "p".to_owned(),
+            lacks: Vec::new(),
+            tables: CAPTURED.map(ToOwned::to_owned).into(),
+        }]),
+        tables: Ok(CAPTURED.map(table).into()),
+        transactions: Ok(Transactions {
+            all: true,
+            open: Vec::new(),
+        }),
+        heartbeat: Ok(Some(3)),
+        roles: Ok(Roles {
+            known: OUR_ROLES.map(ToOwned::to_owned).into(),
+            may_not_call: Some(Vec::new()),
+            replicate: vec![("cdc".to_owned(), true)],
+        }),
+        wal_rate: Ok(1.0),
+        schema: Schema::Pending(Vec::new()),
+        cut_off: Ok(Some(0)),
+    }
+}
+
+fn judged(change: impl FnOnce(&mut Source)) -> Verdicts {
+    let mut source = source();
+    change(&mut source);
+    with(&Ok(source), None)
+}
+
+fn with(seen: &Result<Source, LedgerError>, effective_from: Option<Timestamp>) -> Verdicts {
+    let names = Names {
+        connector: "c".to_owned(),
+        slot: "s".to_owned(),
+        publication: "p".to_owned(),
+        user: Some("cdc".to_owned()),
+    };
+    let wanted = Wanted {
+        names: &names,
+        read: &Ok(Some(1)),
+        effective_from,
+    };
+    judge(seen, &wanted)
+}
+
+#[test]
+fn what_is_well_is_said_of_every_id() {
+    let verdicts = judged(|_| {});
+    assert_eq!(troubles(&verdicts), []);
+    for id in crate::doctor::catalogue::ALL
+        .iter()
+        .filter(|id| id.area() == Area::Postgres)
+    {
+        assert_eq!(of(&verdicts, *id).severity, Severity::Ok, "{id:?}");
+    }
+}
+
+#[test]
+fn a_database_that_is_away_or_refuses_us_explains_the_rest() {
+    for (error, name) in [
+        (LedgerError::Unavailable("x".to_owned()), "postgres.unreachable"),
+        (LedgerError::Configuration("x".to_owned()), "postgres.auth"),
+    ] {
+        let verdicts = with(&Err(error), None);
+        assert_eq!(troubles(&verdicts), [(name, Severity::Failed)]);
+        assert_eq!(
+            of(&verdicts, SCHEMA_BEHIND).what,
+            format!("not verifiable: {name} first")
+        );
+    }
+}
+
+#[test]
+fn each_trouble_of_the_source_has_its_name() {
+    let open = |seconds| {
+        move |source: &mut Source| {
+            let open = Open {
+                ends_with: "77".to_owned(),
+                who: "app".to_owned(),
+                seconds,
+            };
+            source.transactions.as_mut().expect("seen").open.push(open);
+        }
+    };
+    type Change = Box<dyn FnOnce(&mut Source)>;
+    let table: [(Change, &str, Severity, &str); 17] = [
+        (
+            Box::new(|source| source.schema = Schema::Pending(vec!["0016_beat"])),
+            "schema.behind",
+            Severity::Failed,
+            "crm-event-processors migrate",
+        ),
+        (
+            Box::new(|source| source.schema = Schema::Other("newer".to_owned())),
+            "schema.changed",
+            Severity::Failed,
+            "binary",
+        ),
+        (
+            Box::new(|source| source.cut_off = Ok(None)),
+            "schema.cut-off",
+            Severity::Failed,
+            "LEDGER_EFFECTIVE_FROM=",
+        ),
+        (
+            Box::new(|source| {
+                source.roles.as_mut().expect("seen").may_not_call = Some(vec!["mark_dead".to_owned()]);
+            }),
+            "role.missing",
+            Severity::Failed,
+            "grant crm_worker to \"w\"",
+        ),
+        (
+            Box::new(|source| drop(source.roles.as_mut().expect("seen").known.remove(0))),
+            "role.missing",
+            Severity::Failed,
+            "create role crm_worker",
+        ),
+        (
+            Box::new(|source| source.roles.as_mut().expect("seen").replicate[0].1 = false),
+            "role.connector",
+            Severity::Warning,
+            "grant crm_connector to \"cdc\"",
+        ),
+        (
+            Box::new(|source| source.roles.as_mut().expect("seen").replicate.clear()),
+            "role.connector",
+            Severity::Warning,
+            "alter role \"cdc\" replication",
+        ),
+        (
+            Box::new(|source| source.server.wal_level = "replica".to_owned()),
+            "wal.level",
+            Severity::Failed,
+            "wal_level = 'logical'",
+        ),
+        (
+            Box::new(|source| source.server.slot_keep_bytes = None),
+            "wal.slot-keep",
+            Severity::Warning,
+            "max_slot_wal_keep_size",
+        ),
+        (
+            Box::new(|source| source.publications = Ok(Vec::new())),
+            "publication.missing",
+            Severity::Failed,
+            "create publication p for table public.purchase_ledger",
+        ),
+        (
+            Box::new(|source| {
+                source.publications.as_mut().expect("seen")[0]
+                    .lacks
+                    .push("update".to_owned())
+            }),
+            "publication.missing",
+            Severity::Failed,
+            "publish =",
+        ),
+        (
+            Box::new(|source| {
+                source.publications.as_mut().expect("seen")[0]
+                    .tables
+                    .retain(|table| table != "codes");
+            }),
+            "publication.table-missing",
+            Severity::Failed,
+            "alter publication p add table public.codes;",
+        ),
+        (
+            Box::new(|source| source.tables.as_mut().expect("seen")[0].identity = "d".to_owned()),
+            "table.replica-identity",
+            Severity::Failed,
+            "alter table public.purchase_ledger replica identity full;",
+        ),
+        (
+            Box::new(open(LONG_S)),
+            "transaction.long",
+            Severity::Warning,
+            "pg_terminate_backend(77)",
+        ),
+        (
+            Box::new(open(TOO_LONG_S)),
+            "transaction.long",
+            Severity::Failed,
+            "pg_terminate_backend(77)",
+        ),
+        (
+            Box::new(|source| source.heartbeat = Ok(Some(STALE_S + 1))),
+            "heartbeat.stale",
+            Severity::Failed,
+            "connectors status",
+        ),
+        (
+            Box::new(|source| source.heartbeat = Ok(None)),
+            "heartbeat.stale",
+            Severity::Warning,
+            "connectors status",
+        ),
+    ];
+    for (change, name, severity, fix) in table {
+        let verdicts = judged(change);
+        assert_eq!(troubles(&verdicts), [(name, severity)]);
+        let told = verdicts
+            .findings()
+            .iter()
+            .find(|finding| finding.id.name() == name)
+            .expect("told");
+        assert!(told.fix.as_deref().is_some_and(|told| told.contains(fix)), "{told:?}");
+    }
+}
+
+#[test]
+fn what_may_not_be_seen_is_not_taken_for_well() {
+    let blind = || "42501 permission denied".to_owned();
+    let verdicts = judged(|source| {
+        source.slots = Err(blind());
+        source.publications = Err(blind());
+        source.tables = Err(blind());
+        source.heartbeat = Err(blind());
+        source.roles = Err(blind());
+        source.cut_off = Err(blind());
+        source.schema = Schema::Unknown(blind());
+        source.transactions.as_mut().expect("seen").all = false;
+    });
+    assert_eq!(troubles(&verdicts), []);
+    for id in [
+        crate::doctor::catalogue::SLOT_MISSING,
+        PUBLICATION_MISSING,
+        PUBLICATION_TABLE_MISSING,
+        TABLE_REPLICA_IDENTITY,
+        HEARTBEAT_STALE,
+        ROLE_MISSING,
+        SCHEMA_CUT_OFF,
+        SCHEMA_BEHIND,
+        TRANSACTION_LONG,
+    ] {
+        assert_eq!(of(&verdicts, id).severity, Severity::NotVerifiable, "{id:?}");
+    }
+}
+
+#[test]
+fn a_cut_off_other_than_the_stored_one_fails() {
+    let at = |text: &str| Some(text.parse::<Timestamp>().expect("a time"));
+    for (given, severity) in [
+        (at("1970-01-01T00:00:00Z"), Severity::Ok),
+        (at("1970-01-01T00:00:01Z"), Severity::Failed),
+        (None, Severity::Ok),
+    ] {
+        assert_eq!(
+            of(&with(&Ok(source()), given), SCHEMA_CUT_OFF).severity,
+            severity,
+            "{given:?}"
+        );
+    }
+}
