@@ -10,6 +10,9 @@ use crate::doctor::finding::{Finding, Verdicts};
 
 use super::slot::Names;
 
+/// Of so many rules that are broken each is told; they come with the worst first.
+const SAID: usize = 4;
+
 /// What the platform says of the connector.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -170,13 +173,17 @@ fn settings(config: &Config, platform: Platform, topic_prefix: &str) -> Finding 
     if broken.is_empty() {
         return Finding::ok(CONNECTOR_CONFIG, "it is set as it must be");
     }
-    let said: Vec<String> = broken
+    let mut said: Vec<String> = broken
         .iter()
+        .take(SAID)
         .map(|rule| {
             let found = rule.found.as_deref().unwrap_or("unset");
             format!("{} is {found}, must be {}: {}", rule.key, rule.wanted, rule.why)
         })
         .collect();
+    if let Some(more @ 1..) = broken.len().checked_sub(SAID) {
+        said.push(format!("and {more} more"));
+    }
     let fails = broken.iter().any(|rule| rule.severity == Severity::Error);
     Finding::graded(
         CONNECTOR_CONFIG,
