@@ -179,7 +179,7 @@ mod tests {
                 producer_config(&connection),
                 fetch_probe_config(&connection, "group"),
                 bounded_config(&connection, "group"),
-                write_probe_config(&connection),
+                write_probe_config(&connection, Duration::from_secs(1)),
             ] {
                 let all = config.create_native_config().expect("settings that the client knows");
                 let is = |name: &str| all.get(name).expect(name);
