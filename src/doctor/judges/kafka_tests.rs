@@ -120,7 +120,7 @@ fn a_missing_topic_comes_with_the_command_that_makes_it() {
     let missing = |seen: &mut Seen| {
         seen.topics
             .iter_mut()
-            .for_each(|topic| topic.visible = Ok(Visible::Missing))
+            .for_each(|topic| topic.visible = Ok(Visible::Missing));
     };
     let verdicts = judged(missing, true);
     let fix = of(&verdicts, TOPIC_MISSING).fix.expect("a fix");

@@ -101,6 +101,7 @@ fn a_database_that_is_away_or_refuses_us_explains_the_rest() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_trouble_of_the_source_has_its_name() {
     let open = |seconds| {
         move |source: &mut Source| {
@@ -180,7 +181,7 @@ fn each_trouble_of_the_source_has_its_name() {
             Box::new(|source| {
                 source.publications.as_mut().expect("seen")[0]
                     .lacks
-                    .push("update".to_owned())
+                    .push("update".to_owned());
             }),
             "publication.missing",
             Severity::Failed,
