@@ -31,6 +31,19 @@ pub(crate) fn without<'a>(text: &'a str, secret: &str) -> Cow<'a, str> {
     }
 }
 
+/// An error with its causes: the outermost one alone says only that a request failed. Not clean yet.
+#[cfg(feature = "io")]
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
 /// Appends one character, `\u`-escaped as JSON does where it could do harm.
 pub(crate) fn push(out: &mut String, character: char) {
     if !is_harmful(character) {

@@ -20,6 +20,8 @@ use super::health::Status;
 use super::template::Platform;
 use super::words::presentable;
 
+use crate::inert::chain;
+
 /// Where a platform is, and who we are there.
 #[derive(Clone)]
 pub struct Access {
@@ -494,18 +496,6 @@ impl Stored {
         };
         places.filter_map(named).max()
     }
-}
-
-/// An error with its causes: the outermost one alone says only that a request failed.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use self::rate::Governor;
 use super::answer::{Reply, classify, presentable};
 use super::{Answer, Deliver, EventBatch, Limits};
 use crate::clock::SharedClock;
+use crate::inert::chain;
 
 pub use self::endpoint::{Endpoint, EndpointError};
 
@@ -216,16 +217,4 @@ impl fmt::Debug for HttpDeliver {
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
-}
-
-/// An error with its causes: the outermost one alone says only that a request failed.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
