@@ -75,12 +75,13 @@ kafka_start() {
 
 kafka_ready() { wait_until kafka 60 kafka_healthy; }
 
-create_topics() { # partitions, topics...
-  local partitions=$1 topic
-  shift
+create_topics() { # partitions, setting, topics...
+  local partitions=$1 setting=$2 topic
+  shift 2
   for topic in "$@"; do
     java_command warn org.apache.kafka.tools.TopicCommand --bootstrap-server "127.0.0.1:$KAFKA_PORT" \
-      --create --if-not-exists --topic "$topic" --partitions "$partitions" --replication-factor 1
+      --create --if-not-exists --topic "$topic" --partitions "$partitions" --replication-factor 1 \
+      --config "$setting"
     "${JAVA[@]}"
   done
 }
@@ -88,8 +89,9 @@ create_topics() { # partitions, topics...
 kafka_topics() {
   [[ ! -e $DATA/topics-created ]] || return 0
   {
-    create_topics 6 "${SOURCE_TOPICS[@]}"
-    create_topics 1 "${DEAD_LETTER_TOPICS[@]}"
+    create_topics 6 cleanup.policy=delete "${SOURCE_TOPICS[@]}"
+    # A letter is a record of up to 1 MiB, and its reason.
+    create_topics 1 max.message.bytes=1114124 "${DEAD_LETTER_TOPICS[@]}"
   } >"$RUN/logs/topics.log" 2>&1 || fail_with_log topics "creating the topics failed"
   touch "$DATA/topics-created"
 }

@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::run::{DRAIN_DEADLINE, read_programs};
 use super::{Code, Format, Usage, print_json};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Checking, ConnectFlags, Connecting, Flags};
+use crate::config::{Checking, Flags, PlatformFlags};
 use crate::connectors::Access;
 use crate::doctor::catalogue::Area;
 use crate::doctor::{End, Finding, Purpose, Question, Report, Severity, examine};
@@ -40,39 +40,11 @@ pub(super) struct Options {
         long,
         value_name = "NAME",
         default_value = "crm-cdc-source",
-        help_heading = "Connector"
+        help_heading = "Platform"
     )]
     connector: String,
-    /// The REST interface of Kafka Connect. Without it the connector is not looked at.
-    #[arg(
-        long,
-        env = "CONNECT_URL",
-        value_name = "URL",
-        hide_env_values = true,
-        help_heading = "Connector"
-    )]
-    connect_url: Option<String>,
-    #[arg(
-        long,
-        env = "CONNECT_API_KEY",
-        value_name = "KEY",
-        hide_env_values = true,
-        help_heading = "Connector"
-    )]
-    connect_api_key: Option<String>,
-    #[arg(
-        long,
-        env = "CONNECT_API_SECRET",
-        value_name = "SECRET",
-        hide_env_values = true,
-        help_heading = "Connector"
-    )]
-    connect_api_secret: Option<String>,
-    #[arg(long, env = "CONFLUENT_ENVIRONMENT", value_name = "ID", help_heading = "Connector")]
-    confluent_environment: Option<String>,
-    /// With it the connector is Confluent Cloud's.
-    #[arg(long, env = "CONFLUENT_CLUSTER", value_name = "ID", help_heading = "Connector")]
-    confluent_cluster: Option<String>,
+    #[command(flatten)]
+    platform: PlatformFlags,
     #[command(flatten)]
     flags: Flags,
 }
@@ -109,25 +81,15 @@ impl Options {
     }
 
     fn platform(&self) -> Result<Access, String> {
-        let given = |value: &Option<String>| value.as_deref().is_some_and(|value| !value.trim().is_empty());
-        if !given(&self.connect_url) && !given(&self.confluent_cluster) && !given(&self.confluent_environment) {
-            return Err(
-                "not verifiable: neither CONNECT_URL nor CONFLUENT_CLUSTER says where the connector runs".to_owned(),
-            );
+        if !self.platform.is_given() {
+            return Err("neither CONNECT_URL nor CONFLUENT_CLUSTER says where the connector runs".to_owned());
         }
-        let flags = ConnectFlags {
-            connect_url: self.connect_url.clone(),
-            connect_api_key: self.connect_api_key.clone(),
-            connect_api_secret: self.connect_api_secret.clone(),
-            confluent_environment: self.confluent_environment.clone(),
-            confluent_cluster: self.confluent_cluster.clone(),
-            ..ConnectFlags::default()
-        };
         let mut problems = Vec::new();
-        let connecting = Connecting::from_flags(&flags, true, &mut problems);
-        connecting
-            .access
-            .ok_or_else(|| format!("not verifiable: {}", problems.join("; ")))
+        let platform = self.platform.platform(&mut problems);
+        let access = self.platform.access(platform, &mut problems);
+        access
+            .filter(|_| problems.is_empty())
+            .ok_or_else(|| problems.join("; "))
     }
 }
 
@@ -209,12 +171,31 @@ fn print(report: &Report, format: Format) -> anyhow::Result<()> {
 }
 
 fn print_text(report: &Report) {
-    for finding in report
+    let mut told = report
         .findings
         .iter()
         .filter(|finding| finding.severity != Severity::Ok)
-    {
-        print_finding(finding);
+        .peekable();
+    while let Some(finding) = told.next() {
+        if finding.severity == Severity::NotVerifiable {
+            let mut ids = vec![finding.id.name()];
+            let same = |next: &&Finding| {
+                (next.severity, next.id.area(), &next.what) == (finding.severity, finding.id.area(), &finding.what)
+            };
+            while let Some(next) = told.next_if(same) {
+                ids.push(next.id.name());
+            }
+            print_unseen(finding, &ids);
+            continue;
+        }
+        print_head(finding);
+        // What is mended together is told once.
+        if told
+            .peek()
+            .is_none_or(|next| (next.id, &next.fix) != (finding.id, &finding.fix))
+        {
+            print_fix(finding);
+        }
     }
     for area in Area::ALL {
         let of_area = report.findings.iter().filter(|finding| finding.id.area() == area);
@@ -223,7 +204,7 @@ fn print_text(report: &Report) {
             .map(|finding| finding.id.name())
             .collect();
         if !well.is_empty() {
-            println!("{:<9} {}", word(Severity::Ok), well.join(" "));
+            println!("{:<WIDTH$} {}", word(Severity::Ok), well.join(" "));
         }
     }
     println!(
@@ -236,33 +217,56 @@ fn print_text(report: &Report) {
     );
 }
 
+/// Of the longest word.
+const WIDTH: usize = 14;
+
 const fn word(severity: Severity) -> &'static str {
     match severity {
         Severity::Failed => "failed",
         Severity::Warning => "warning",
-        Severity::NotVerifiable => "unknown",
+        Severity::NotVerifiable => "not verifiable",
         Severity::Ok => "ok",
     }
 }
 
+/// All that one reason keeps from being looked at, in one line; the list of ids is in the JSON.
+fn print_unseen(finding: &Finding, ids: &[&str]) {
+    let named = if ids.len() > 3 {
+        format!("{} of {}", ids.len(), finding.id.area().name())
+    } else {
+        ids.join(", ")
+    };
+    println!("{:<WIDTH$} {named}: {}", word(finding.severity), clean(&finding.what));
+    print_fix(finding);
+}
+
 fn print_finding(finding: &Finding) {
+    print_head(finding);
+    print_fix(finding);
+}
+
+fn print_head(finding: &Finding) {
     let id = finding.id.name();
-    println!("{:<9} {id}: {}", word(finding.severity), clean(&finding.what));
+    println!("{:<WIDTH$} {id}: {}", word(finding.severity), clean(&finding.what));
     if let Some(evidence) = &finding.evidence {
-        println!("          seen: {}", clean(evidence));
+        println!("{:<WIDTH$} seen: {}", "", clean(evidence));
     }
+}
+
+fn print_fix(finding: &Finding) {
     if let Some(fix) = &finding.fix {
         // Lines of ours: each is a command, or a word about one.
         for (number, line) in fix.lines().enumerate() {
             println!(
-                "          {} {}",
-                if number == 0 { "fix: " } else { "     " },
+                "{:<WIDTH$} {:<5} {}",
+                "",
+                if number == 0 { "fix:" } else { "" },
                 clean(line)
             );
         }
     }
     if matches!(finding.severity, Severity::Failed | Severity::Warning) {
-        println!("          see:  {}", finding.id.runbook());
+        println!("{:<WIDTH$} see:  {}", "", finding.id.runbook());
     }
 }
 

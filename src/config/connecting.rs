@@ -11,10 +11,10 @@ use super::address::is_private;
 use super::{given, shown};
 use crate::connectors::{Access, Config, Platform, SERVICE_ACCOUNT, database};
 
-/// As given.
+/// Where the connector runs, as given. `check` asks there, too.
 #[derive(Debug, Clone, Default, Args)]
 #[expect(clippy::doc_markdown, reason = "these comments are the help texts of a terminal")]
-pub struct ConnectFlags {
+pub struct PlatformFlags {
     /// The REST interface of Kafka Connect. With CONFLUENT_CLUSTER: default https://api.confluent.cloud.
     #[arg(
         long,
@@ -48,6 +48,14 @@ pub struct ConnectFlags {
     /// The Kafka cluster (lkc-...) on Confluent Cloud. Given, the connector is Confluent Cloud's; else Kafka Connect's.
     #[arg(long, env = "CONFLUENT_CLUSTER", value_name = "ID", help_heading = "Platform")]
     pub confluent_cluster: Option<String>,
+}
+
+/// As given.
+#[derive(Debug, Clone, Default, Args)]
+#[expect(clippy::doc_markdown, reason = "these comments are the help texts of a terminal")]
+pub struct ConnectFlags {
+    #[command(flatten)]
+    pub platform: PlatformFlags,
     /// The database as the connector comes in, never through a pooler: postgres://user:password@host:port/name, and
     /// ?sslmode=..., which becomes database.sslmode.
     #[arg(
@@ -79,21 +87,91 @@ pub struct Connecting {
 /// For how long a platform that rebalances, limits or restarts is waited for: somebody stands by.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+impl PlatformFlags {
+    /// Whether anything says where the connector runs.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        let all = [&self.connect_url, &self.confluent_environment, &self.confluent_cluster];
+        all.iter().any(|value| given(value.as_deref()).is_some())
+    }
+
+    /// Whose it is; told without an address, too. Problems are added to the others.
+    pub fn platform(&self, problems: &mut Vec<String>) -> Platform {
+        let cluster = given(self.confluent_cluster.as_deref());
+        let environment = given(self.confluent_environment.as_deref());
+        if cluster.is_some() != environment.is_some() {
+            problems.push("CONFLUENT_ENVIRONMENT and CONFLUENT_CLUSTER go together: one is missing".to_owned());
+        }
+        if cluster.or(environment).is_some() {
+            Platform::ConfluentCloud
+        } else {
+            Platform::KafkaConnect
+        }
+    }
+
+    /// How it is reached.
+    pub fn access(&self, platform: Platform, problems: &mut Vec<String>) -> Option<Access> {
+        let before = problems.len();
+        let key = given(self.connect_api_key.as_deref());
+        let secret = given(self.connect_api_secret.as_deref());
+        if key.is_some() != secret.is_some() {
+            problems.push("CONNECT_API_KEY and CONNECT_API_SECRET go together: one is missing".to_owned());
+        }
+        let url = given(self.connect_url.as_deref());
+        let base_url = match platform {
+            Platform::KafkaConnect => {
+                if url.is_none() {
+                    problems.push(
+                        "CONNECT_URL is missing: the REST interface of Kafka Connect; or CONFLUENT_ENVIRONMENT and CONFLUENT_CLUSTER"
+                            .to_owned(),
+                    );
+                }
+                url?.to_owned()
+            }
+            Platform::ConfluentCloud => {
+                if key.is_none() && secret.is_none() {
+                    problems.push(
+                        "CONNECT_API_KEY is missing: a Cloud API key of Confluent Cloud, and CONNECT_API_SECRET"
+                            .to_owned(),
+                    );
+                }
+                let [environment, cluster] = [
+                    ("CONFLUENT_ENVIRONMENT", &self.confluent_environment),
+                    ("CONFLUENT_CLUSTER", &self.confluent_cluster),
+                ]
+                .map(|(name, id)| {
+                    let id = given(id.as_deref()).unwrap_or_default();
+                    if !id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+                        problems.push(format!("{name} is `{}`: letters, digits and `-`", shown(id)));
+                    }
+                    id
+                });
+                let origin = url.unwrap_or("https://api.confluent.cloud").trim_end_matches('/');
+                format!("{origin}/connect/v1/environments/{environment}/clusters/{cluster}")
+            }
+        };
+        // A key over http is everybody's key.
+        if key.is_some() && is_open(&base_url) {
+            problems.push(
+                "CONNECT_URL is http://, and CONNECT_API_KEY would travel for everybody to read: use https://"
+                    .to_owned(),
+            );
+        }
+        (problems.len() == before).then(|| Access {
+            platform,
+            base_url,
+            key: key.zip(secret).map(|(key, secret)| (key.to_owned(), secret.to_owned())),
+            patience: PATIENCE,
+        })
+    }
+}
+
 impl Connecting {
     /// `asks`: somebody is going to be asked, so that an address is needed. Problems are added to the others.
     #[must_use]
     pub fn from_flags(flags: &ConnectFlags, asks: bool, problems: &mut Vec<String>) -> Self {
-        let cluster = given(flags.confluent_cluster.as_deref());
-        let environment = given(flags.confluent_environment.as_deref());
-        if cluster.is_some() != environment.is_some() {
-            problems.push("CONFLUENT_ENVIRONMENT and CONFLUENT_CLUSTER go together: one is missing".to_owned());
-        }
-        let platform = if cluster.or(environment).is_some() {
-            Platform::ConfluentCloud
-        } else {
-            Platform::KafkaConnect
-        };
-        let access = asks.then(|| access(flags, platform, problems)).flatten();
+        let platform = flags.platform.platform(problems);
+        let access = asks.then(|| flags.platform.access(platform, problems)).flatten();
         let mut values = BTreeMap::new();
         let mut ssl_mode = None;
         if let Some(url) = given(flags.connector_database_url.as_deref()) {
@@ -172,59 +250,6 @@ pub fn connector_variables() -> Vec<String> {
     names.filter(|name| !of_run.contains(name)).collect()
 }
 
-fn access(flags: &ConnectFlags, platform: Platform, problems: &mut Vec<String>) -> Option<Access> {
-    let before = problems.len();
-    let key = given(flags.connect_api_key.as_deref());
-    let secret = given(flags.connect_api_secret.as_deref());
-    if key.is_some() != secret.is_some() {
-        problems.push("CONNECT_API_KEY and CONNECT_API_SECRET go together: one is missing".to_owned());
-    }
-    let url = given(flags.connect_url.as_deref());
-    let base_url = match platform {
-        Platform::KafkaConnect => {
-            if url.is_none() {
-                problems.push(
-                    "CONNECT_URL is missing: the REST interface of Kafka Connect; or CONFLUENT_ENVIRONMENT and CONFLUENT_CLUSTER"
-                        .to_owned(),
-                );
-            }
-            url?.to_owned()
-        }
-        Platform::ConfluentCloud => {
-            if key.is_none() && secret.is_none() {
-                problems.push(
-                    "CONNECT_API_KEY is missing: a Cloud API key of Confluent Cloud, and CONNECT_API_SECRET".to_owned(),
-                );
-            }
-            let [environment, cluster] = [
-                ("CONFLUENT_ENVIRONMENT", &flags.confluent_environment),
-                ("CONFLUENT_CLUSTER", &flags.confluent_cluster),
-            ]
-            .map(|(name, id)| {
-                let id = given(id.as_deref()).unwrap_or_default();
-                if !id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-                    problems.push(format!("{name} is `{}`: letters, digits and `-`", shown(id)));
-                }
-                id
-            });
-            let origin = url.unwrap_or("https://api.confluent.cloud").trim_end_matches('/');
-            format!("{origin}/connect/v1/environments/{environment}/clusters/{cluster}")
-        }
-    };
-    // A key over http is everybody's key.
-    if key.is_some() && is_open(&base_url) {
-        problems.push(
-            "CONNECT_URL is http://, and CONNECT_API_KEY would travel for everybody to read: use https://".to_owned(),
-        );
-    }
-    (problems.len() == before).then(|| Access {
-        platform,
-        base_url,
-        key: key.zip(secret).map(|(key, secret)| (key.to_owned(), secret.to_owned())),
-        patience: PATIENCE,
-    })
-}
-
 /// Whether it crosses a network that is not ours without TLS.
 fn is_open(url: &str) -> bool {
     let url = reqwest::Url::parse(url).ok().filter(|url| url.scheme() == "http");
@@ -291,10 +316,20 @@ mod tests {
 
     fn cloud() -> ConnectFlags {
         ConnectFlags {
-            confluent_environment: some("env-a1"),
-            confluent_cluster: some("lkc-b2"),
-            connect_api_key: some("key"),
-            connect_api_secret: some("sentinel-1"),
+            platform: PlatformFlags {
+                confluent_environment: some("env-a1"),
+                confluent_cluster: some("lkc-b2"),
+                connect_api_key: some("key"),
+                connect_api_secret: some("sentinel-1"),
+                ..PlatformFlags::default()
+            },
+            ..ConnectFlags::default()
+        }
+    }
+
+    fn at(platform: PlatformFlags) -> ConnectFlags {
+        ConnectFlags {
+            platform,
             ..ConnectFlags::default()
         }
     }
@@ -333,10 +368,10 @@ mod tests {
             "https://api.confluent.cloud/connect/v1/environments/env-a1/clusters/lkc-b2"
         );
         assert!(!format!("{access:?}").contains("sentinel"));
-        let flags = ConnectFlags {
+        let flags = at(PlatformFlags {
             connect_url: some("http://connect:8083"),
-            ..ConnectFlags::default()
-        };
+            ..PlatformFlags::default()
+        });
         let (connecting, problems) = read(&flags, true);
         assert!(problems.is_empty(), "{problems:?}");
         let access = connecting.access.expect("an address");
@@ -351,10 +386,10 @@ mod tests {
         let table: [(ConnectFlags, &[&str]); 6] = [
             (ConnectFlags::default(), &["CONNECT_URL is missing"]),
             (
-                ConnectFlags {
+                at(PlatformFlags {
                     confluent_cluster: some("lkc/../x"),
-                    ..ConnectFlags::default()
-                },
+                    ..PlatformFlags::default()
+                }),
                 &[
                     "go together",
                     "CONNECT_API_KEY is missing",
@@ -362,20 +397,20 @@ mod tests {
                 ],
             ),
             (
-                ConnectFlags {
+                at(PlatformFlags {
                     connect_url: some("http://api.example"),
                     connect_api_secret: None,
-                    ..cloud()
-                },
+                    ..cloud().platform
+                }),
                 &["CONNECT_API_KEY and CONNECT_API_SECRET", "http://"],
             ),
             (
-                ConnectFlags {
+                at(PlatformFlags {
                     connect_url: some("http://connect.example"),
                     connect_api_key: some("key"),
                     connect_api_secret: some("sentinel-1"),
-                    ..ConnectFlags::default()
-                },
+                    ..PlatformFlags::default()
+                }),
                 &["http://"],
             ),
             (

@@ -29,7 +29,7 @@ use crate::telemetry::{Push, logging};
 
 pub use crate::pipeline::OldRecords;
 pub use checking::Checking;
-pub use connecting::{ConnectFlags, Connecting, connector_variables, missing_for};
+pub use connecting::{ConnectFlags, Connecting, PlatformFlags, connector_variables, missing_for};
 pub use deciding::Deciding;
 pub use flags::{Flags, variables};
 pub use letters::Letters;

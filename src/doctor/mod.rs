@@ -298,7 +298,7 @@ fn source(verdicts: &mut Verdicts, question: &Question, seen: &Seen, names: &Nam
             .any(|problem| problem.starts_with("DATABASE_URL"));
         match (&settings.database, is_wrong) {
             (None, true) => verdicts.rest_after(&[Area::Postgres], CONFIGURATION_INVALID),
-            (None, false) => verdicts.rest(&[Area::Postgres], "not verifiable: DATABASE_URL is not set"),
+            (None, false) => verdicts.rest(&[Area::Postgres], "DATABASE_URL is not set"),
             (Some(_), _) => {}
         }
         return;
@@ -354,11 +354,8 @@ fn all_windows(question: &Question, seen: &Seen) -> Windows {
                 .wal_rate
                 .clone()
                 .map(|rate| (source.server.slot_keep_bytes, rate)),
-            Some(Err(_)) => Err(format!(
-                "not verifiable: {} first",
-                catalogue::POSTGRES_UNREACHABLE.name()
-            )),
-            None => Err("not verifiable: DATABASE_URL is not set".to_owned()),
+            Some(Err(_)) => Err(format!("{} first", catalogue::POSTGRES_UNREACHABLE.name())),
+            None => Err("DATABASE_URL is not set".to_owned()),
         },
     }
 }

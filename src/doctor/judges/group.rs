@@ -36,10 +36,7 @@ pub fn judge(seen: &Seen, group: &str, consumers: ConsumerSet) -> Verdicts {
         }
         // A group can be asked about only with the help of a topic.
         Err(Unseen::Unknown(why)) if seen.topics.iter().all(|topic| topic.visible.is_err()) => {
-            verdicts.rest(
-                &[Area::Group],
-                &format!("not verifiable: {} first: {why}", TOPIC_MISSING.name()),
-            );
+            verdicts.rest(&[Area::Group], &format!("{} first: {why}", TOPIC_MISSING.name()));
         }
         Err(Unseen::Unknown(why)) => verdicts.rest(&[Area::Group], why),
         Err(Unseen::Refused) => verdicts.rest_after(&[Area::Group], GROUP_UNREADABLE),
@@ -254,10 +251,7 @@ mod tests {
             assert_eq!(troubles(&verdicts), [("group.unreadable", Severity::Failed)]);
             let fix = of(&verdicts, GROUP_UNREADABLE).fix.expect("a fix");
             assert!(fix.ends_with("--operations read --consumer-group g"), "{fix}");
-            assert_eq!(
-                of(&verdicts, GROUP_EMPTY).what,
-                "not verifiable: group.unreadable first"
-            );
+            assert_eq!(of(&verdicts, GROUP_EMPTY).what, "group.unreadable first");
         }
         let late = Err(Unseen::Unknown("late".to_owned()));
         assert_eq!(

@@ -73,7 +73,9 @@ fn of_trouble(trouble: &Trouble, servers: &str) -> Finding {
 
 fn topics(verdicts: &mut Verdicts, seen: &Seen, connection: &Connection) {
     let sources = || seen.topics.iter().filter(|topic| topic.role == Role::Source);
-    missing(verdicts, TOPIC_MISSING, sources(), connection, PARTITIONS);
+    missing(verdicts, TOPIC_MISSING, sources(), |name| {
+        create(connection, name, PARTITIONS, None)
+    });
     granted(verdicts, TOPIC_UNREADABLE, sources(), &Grant::Read);
     let before = verdicts.findings().len();
     for topic in &seen.topics {
@@ -117,10 +119,7 @@ fn topics(verdicts: &mut Verdicts, seen: &Seen, connection: &Connection) {
         let said = shortest.map_or("for ever".to_owned(), |ms| format!("{} at least", span(ms / 1000)));
         verdicts.push(match sources().any(|topic| topic.settings.is_ok()) {
             true => Finding::ok(TOPIC_RETENTION, format!("records are kept {said}")),
-            false => Finding::unknown(
-                TOPIC_RETENTION,
-                format!("not verifiable: {} first", TOPIC_MISSING.name()),
-            ),
+            false => Finding::unknown(TOPIC_RETENTION, format!("{} first", TOPIC_MISSING.name())),
         });
     }
 }
@@ -170,21 +169,27 @@ fn of_retention(topic: &Topic, retention_ms: i64, committed: &[Committed], conne
 
 fn letters(verdicts: &mut Verdicts, seen: &Seen, connection: &Connection) {
     let letters = || seen.topics.iter().filter(|topic| topic.role == Role::DeadLetters);
-    missing(verdicts, DLQ_MISSING, letters(), connection, 1);
-    granted(verdicts, DLQ_UNWRITABLE, letters(), &Grant::Write);
     let largest = seen
         .topics
         .iter()
         .filter(|topic| topic.role == Role::Source)
         .filter_map(|topic| topic.settings.as_ref().ok()?.max_message_bytes)
         .max();
-    let (mut saw, mut fix) = (Vec::new(), Vec::new());
+    missing(verdicts, DLQ_MISSING, letters(), |name| {
+        create(connection, name, 1, largest.map(takes_letters))
+    });
+    granted(verdicts, DLQ_UNWRITABLE, letters(), &Grant::Write);
+    // Topics of which the same is to be said stand together.
+    let mut told: Vec<(Wrong, Vec<&str>)> = Vec::new();
     for topic in letters().filter(|topic| matches!(topic.visible, Ok(Visible::There { .. }))) {
         match &topic.settings {
             Ok(settings) => {
-                if let Some((wrong, command)) = of_letters(topic, settings, largest, connection) {
-                    saw.push(wrong);
-                    fix.push(command);
+                let Some(wrong) = of_letters(settings, largest) else {
+                    continue;
+                };
+                match told.iter_mut().find(|(known, _)| *known == wrong) {
+                    Some((_, names)) => names.push(&topic.name),
+                    None => told.push((wrong, vec![&topic.name])),
                 }
             }
             Err(unseen) => {
@@ -193,7 +198,15 @@ fn letters(verdicts: &mut Verdicts, seen: &Seen, connection: &Connection) {
             }
         }
     }
-    verdicts.push(if !saw.is_empty() {
+    verdicts.push(if !told.is_empty() {
+        let saw: Vec<String> = told
+            .iter()
+            .map(|(wrong, names)| format!("{}: {}", names.join(", "), wrong.said))
+            .collect();
+        let each = |(wrong, names): &(Wrong, Vec<&str>)| -> Vec<String> {
+            names.iter().map(|name| set(connection, name, &wrong.mend)).collect()
+        };
+        let fix: Vec<String> = told.iter().flat_map(each).collect();
         Finding::warning(DLQ_SETTINGS, "letters may be lost, or be too large for their topic")
             .saw(saw.join("; "))
             .fix(fix.join("\n"))
@@ -203,18 +216,23 @@ fn letters(verdicts: &mut Verdicts, seen: &Seen, connection: &Connection) {
             "letters are kept, and are never too large for their topic",
         )
     } else {
-        Finding::unknown(DLQ_SETTINGS, format!("not verifiable: {} first", DLQ_MISSING.name()))
+        Finding::unknown(DLQ_SETTINGS, format!("{} first", DLQ_MISSING.name()))
     });
 }
 
-/// What would go wrong in this topic, and the command that mends it.
-fn of_letters(
-    topic: &Topic,
-    settings: &Settings,
-    largest: Option<i64>,
-    connection: &Connection,
-) -> Option<(String, String)> {
-    let name = &topic.name;
+/// What would go wrong with a topic's settings, and those that mend it.
+#[derive(PartialEq, Eq)]
+struct Wrong {
+    said: String,
+    mend: String,
+}
+
+/// The largest letter: the largest record, and its reason.
+const fn takes_letters(largest: i64) -> i64 {
+    largest + 4 * HEADROOM_BYTES
+}
+
+fn of_letters(settings: &Settings, largest: Option<i64>) -> Option<Wrong> {
     let (mut wrong, mut wanted) = (Vec::new(), Vec::new());
     if settings
         .cleanup_policy
@@ -231,7 +249,7 @@ fn of_letters(
         wrong.push(format!(
             "it takes {takes}, and a letter is a record of up to {comes} and its reason"
         ));
-        wanted.push(format!("max.message.bytes={}", largest + 4 * HEADROOM_BYTES));
+        wanted.push(format!("max.message.bytes={}", takes_letters(largest)));
     }
     if let Some(kept) = settings
         .retention_ms
@@ -240,8 +258,10 @@ fn of_letters(
         wrong.push(format!("it keeps them {}", span(kept / 1000)));
         wanted.push(format!("retention.ms={}", 4 * WEEK_MS));
     }
-    let said = format!("{name}: {}", wrong.join(", "));
-    (!wrong.is_empty()).then(|| (said, set(connection, name, &wanted.join(","))))
+    (!wrong.is_empty()).then(|| Wrong {
+        said: wrong.join(", "),
+        mend: wanted.join(","),
+    })
 }
 
 /// One finding with all commands: an operator pastes them together.
@@ -249,8 +269,7 @@ fn missing<'a>(
     verdicts: &mut Verdicts,
     id: Id,
     topics: impl Iterator<Item = &'a Topic>,
-    connection: &Connection,
-    partitions: usize,
+    create: impl Fn(&str) -> String,
 ) {
     let (mut lacking, mut unknown, mut seen) = (Vec::new(), None, 0);
     for topic in topics {
@@ -262,10 +281,7 @@ fn missing<'a>(
         }
     }
     if !lacking.is_empty() {
-        let commands: Vec<String> = lacking
-            .iter()
-            .map(|name| create(connection, name, partitions))
-            .collect();
+        let commands: Vec<String> = lacking.iter().map(|name| create(name)).collect();
         let what = format!(
             "{} missing in Kafka: {}",
             if lacking.len() == 1 { "a topic is" } else { "topics are" },
@@ -331,19 +347,20 @@ fn granted<'a>(
 
 fn of_unseen(id: Id, topic: &Topic, unseen: &Unseen) -> Finding {
     match unseen {
-        Unseen::Refused => Finding::unknown(id, "not verifiable: the account may not ask for the settings of topics")
+        Unseen::Refused => Finding::unknown(id, "the account may not ask for the settings of topics")
             .fix(Grant::Describe(topic.name.clone()).command()),
         Unseen::Unknown(why) => Finding::unknown(id, format!("{}: {why}", topic.name)),
     }
 }
 
 /// Whose tools reach these brokers: with an API key those of Confluent Cloud.
-fn create(connection: &Connection, topic: &str, partitions: usize) -> String {
+fn create(connection: &Connection, topic: &str, partitions: usize, max_message_bytes: Option<i64>) -> String {
+    let settings = max_message_bytes.map_or_else(String::new, |most| format!(" --config max.message.bytes={most}"));
     if connection.api_key.is_some() {
-        return format!("confluent kafka topic create {topic} --partitions {partitions}");
+        return format!("confluent kafka topic create {topic} --partitions {partitions}{settings}");
     }
     let servers = &connection.bootstrap_servers;
-    format!("kafka-topics --bootstrap-server {servers} --create --topic {topic} --partitions {partitions}")
+    format!("kafka-topics --bootstrap-server {servers} --create --topic {topic} --partitions {partitions}{settings}")
 }
 
 fn set(connection: &Connection, topic: &str, settings: &str) -> String {

@@ -110,7 +110,7 @@ fn a_trouble_on_the_way_is_named_and_explains_the_rest() {
         let verdicts = judge(&Err(trouble), &connection(true));
         assert_eq!(troubles(&verdicts), [(id.name(), Severity::Failed)]);
         let rest = of(&verdicts, TOPIC_MISSING);
-        assert_eq!(rest.what, format!("not verifiable: {} first", id.name()));
+        assert_eq!(rest.what, format!("{} first", id.name()));
         assert!(!format!("{verdicts:?}").contains("sentinel"));
     }
 }
@@ -241,4 +241,29 @@ fn a_topic_that_would_lose_letters_is_named_with_its_settings() {
         let verdicts = judged(|seen| change(seen.topics[1].settings.as_mut().expect("known")), false);
         assert_eq!(troubles(&verdicts), [("dlq.settings", Severity::Warning)]);
     }
+}
+
+#[test]
+fn topics_of_which_the_same_is_to_be_said_stand_together() {
+    let small = |seen: &mut Seen| {
+        for name in ["crm.dlq.tier", "crm.dlq.decode"] {
+            let mut topic = topic(name, Role::DeadLetters);
+            topic.settings.as_mut().expect("known").max_message_bytes = Some(1 << 20);
+            seen.topics.push(topic);
+        }
+        seen.topics[1] = topic("crm.dlq.mission", Role::DeadLetters);
+    };
+    let finding = of(&judged(small, true), DLQ_SETTINGS);
+    assert_eq!(
+        finding.evidence.as_deref(),
+        Some(
+            "crm.dlq.tier, crm.dlq.decode: it takes 1.0 MiB, and a letter is a record of up to 1.0 MiB and its reason"
+        )
+    );
+    let fix = finding.fix.expect("a fix");
+    assert_eq!(
+        fix.lines().collect::<Vec<_>>(),
+        ["tier", "decode"]
+            .map(|queue| format!("confluent kafka topic update crm.dlq.{queue} --config max.message.bytes=1114112"))
+    );
 }

@@ -196,7 +196,7 @@ async fn a_lost_slot_is_found_and_recovered_as_the_runbook_says_and_exactly_the_
 
     let told = until_failed(&house, &worker, "slot lost", "slot.lost").await;
     for follows in ["slot.inactive", "slot.retained", "slot.lsn-gone"] {
-        assert_eq!(told.finding(follows)["what"], "not verifiable: slot.lost first");
+        assert_eq!(told.finding(follows)["what"], "slot.lost first");
     }
     // As it stands there: the SQL, then the connector.
     let fix = told.finding("slot.lost")["fix"].as_str().expect("a fix");
