@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::connectors::known_rules;
 use super::run::{DRAIN_DEADLINE, read_programs};
 use super::{Code, Format, Usage, print_json};
 use crate::clock::{SharedClock, SystemClock};
@@ -30,7 +31,7 @@ pub(super) struct Options {
     #[arg(long, conflicts_with = "watch")]
     pre_deploy: bool,
     /// Send Inngest one event, `crm-event-processors/check`: nothing else shows that the key is right.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     send_test_event: bool,
     /// For people, or one JSON object; with --watch one for each change.
     #[arg(long, value_enum, default_value_t)]
@@ -43,6 +44,9 @@ pub(super) struct Options {
         help_heading = "Platform"
     )]
     connector: String,
+    /// The rule about this key of the connector may be broken; may be given several times.
+    #[arg(long, value_name = "KEY", help_heading = "Platform")]
+    accept: Vec<String>,
     #[command(flatten)]
     platform: PlatformFlags,
     #[command(flatten)]
@@ -59,6 +63,7 @@ impl Options {
         if areas.is_empty() {
             areas.extend(Area::ALL);
         }
+        known_rules(&self.accept)?;
         let settings = Checking::from_flags(&self.flags);
         let program = settings
             .program_file
@@ -69,6 +74,7 @@ impl Options {
             settings,
             platform: self.platform(),
             connector: self.connector.clone(),
+            accepted: self.accept.clone(),
             areas,
             purpose: if self.pre_deploy {
                 Purpose::PreDeploy

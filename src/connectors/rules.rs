@@ -204,6 +204,14 @@ pub fn why(key: &str, platform: Platform) -> Option<&'static str> {
     Some(rule.why)
 }
 
+/// Takes what an operator accepts out of the errors.
+pub fn accept(findings: &mut [Finding], accepted: &[String]) {
+    for finding in findings.iter_mut().filter(|finding| accepted.contains(&finding.key)) {
+        finding.severity = Warning;
+    }
+    findings.sort_by_key(|finding| finding.severity);
+}
+
 /// Whether a rule has this name.
 #[must_use]
 pub fn is_known(key: &str) -> bool {

@@ -140,6 +140,7 @@ catalogue! {
     DLQ_SETTINGS = "dlq.settings" Kafka GoesOn;
     GROUP_UNREADABLE = "group.unreadable" Group Stops;
     GROUP_EMPTY = "group.empty" Group GoesOn;
+    GROUP_ELSEWHERE = "group.elsewhere" Group Stops;
     GROUP_CONSUMER_SET = "group.consumer-set" Group GoesOn;
     GROUP_OUTSIDE_LOG = "group.outside-log" Group GoesOn;
     GROUP_LAG = "group.lag" Group GoesOn;
@@ -155,6 +156,7 @@ catalogue! {
     POSTGRES_AUTH = "postgres.auth" Postgres Stops;
     SCHEMA_BEHIND = "schema.behind" Postgres Stops;
     SCHEMA_CHANGED = "schema.changed" Postgres Stops;
+    SCHEMA_NEWER = "schema.newer" Postgres GoesOn;
     SCHEMA_CUT_OFF = "schema.cut-off" Postgres Stops;
     ROLE_MISSING = "role.missing" Postgres Stops;
     ROLE_CONNECTOR = "role.connector" Postgres GoesOn;
@@ -216,6 +218,7 @@ mod tests {
                 "dlq.missing",
                 "dlq.unwritable",
                 "group.unreadable",
+                "group.elsewhere",
                 "postgres.auth",
                 "schema.behind",
                 "schema.changed",

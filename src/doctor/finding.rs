@@ -109,6 +109,12 @@ impl Verdicts {
         self.rest(areas, &format!("{} first", first.name()));
     }
 
+    /// The same, of these alone.
+    pub fn rest_of(&mut self, ids: &[Id], first: Id) {
+        let because = format!("{} first", first.name());
+        self.0.extend(ids.iter().map(|id| Finding::unknown(*id, &because)));
+    }
+
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.0

@@ -19,12 +19,12 @@ use self::catalogue::{Area, CONFIGURATION_INVALID, CONFIGURATION_PROGRAM};
 use self::judges::clock::Other;
 use self::judges::connector::Seen as Connected;
 use self::judges::inngest::Asked;
-use self::judges::slot::Names;
+use self::judges::names::Names;
 use self::judges::windows::Windows;
 use self::judges::{clock as clocks, connector, group, inngest, kafka, postgres, redis, windows};
 use crate::clock::SharedClock;
 use crate::config::Checking;
-use crate::connectors::{Access, Client, Config, ConnectError, Platform};
+use crate::connectors::{Access, Client, Config, ConnectError};
 use crate::dead_letters::Queue;
 use crate::dedupe::DedupeError;
 use crate::dedupe::redis::{DEFAULT_LEASE, survey as redis_survey};
@@ -44,6 +44,8 @@ pub struct Question {
     /// Where the connector runs; or why nobody knows.
     pub platform: Result<Access, String>,
     pub connector: String,
+    /// Keys of the connector whose rules may be broken.
+    pub accepted: Vec<String>,
     pub areas: BTreeSet<Area>,
     pub purpose: Purpose,
     pub sends_test_event: bool,
@@ -61,7 +63,7 @@ struct Seen {
     inngest: Option<Asked>,
 }
 
-/// For each look. A service that hangs is told as away, and the whole ends within five seconds.
+/// For each look. What hangs is told as away or as not verifiable, and the whole ends within five seconds.
 const PATIENCE: Duration = Duration::from_millis(3_500);
 /// For what is asked once more.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -94,18 +96,13 @@ pub async fn examine(question: &Question, clock: &SharedClock) -> Report {
         OptionFuture::from(brokers.map(|connection| {
             let survey = Survey {
                 connection: connection.clone(),
-                group: settings.group.name(),
+                group: settings.group.clone(),
                 sources: settings.topics.clone(),
                 dead_letters: dead_letters(settings),
             };
             survey.look(clock.now_ms(), PATIENCE)
         })),
-        OptionFuture::from(database.map(async |url| {
-            let late = || LedgerError::Unavailable("no answer in time".to_owned());
-            timeout(PATIENCE, postgres_survey::survey(url, &**clock))
-                .await
-                .unwrap_or_else(|_| Err(late()))
-        })),
+        OptionFuture::from(database.map(|url| postgres_survey::survey(url, &**clock, PATIENCE))),
         OptionFuture::from(platform.map(|access| connector_of(access, &question.connector))),
         OptionFuture::from(redis.map(async |url| {
             let late = || DedupeError::Unavailable("no answer in time".to_owned());
@@ -144,14 +141,24 @@ fn dead_letters(settings: &Checking) -> Vec<String> {
 async fn connector_of(access: &Access, name: &str) -> Result<Connected, ConnectError> {
     let asking = async {
         let client = patient(access, PATIENCE / 2)?;
-        let config = client.config(name).await?;
-        let secrets = config.as_ref().map(Config::secrets).unwrap_or_default();
-        let status = client.status(name, &secrets).await?;
+        // Offsets lie in a topic: they may be away while the platform answers from its memory.
+        let position = timeout(PATIENCE / 2, client.position(name));
+        let known = async {
+            let config = client.config(name).await?;
+            let secrets = config.as_ref().map(Config::secrets).unwrap_or_default();
+            let status = client.status(name, &secrets).await?;
+            Ok((config.clone(), status))
+        };
+        let (known, position) = futures::join!(known, position);
+        let (config, status) = known?;
         Ok(Connected {
             platform: client.platform(),
-            position: client.position(name).await.map_err(|error| error.to_string()),
+            position: match position {
+                Ok(position) => position.map_err(|error| error.to_string()),
+                Err(_elapsed) => Err("the platform does not say in time how far the connector is".to_owned()),
+            },
             status,
-            config: config.clone(),
+            config,
         })
     };
     let late = || ConnectError::Unreachable {
@@ -224,10 +231,7 @@ async fn look_again(question: &Question, seen: &mut Seen) {
 
 fn names(question: &Question, connected: Option<&Connected>) -> Names {
     let live = connected.and_then(|connected| connected.config.as_ref());
-    match live {
-        Some(config) => Names::of(&question.connector, config),
-        None => Names::of(&question.connector, &Platform::KafkaConnect.template()),
-    }
+    Names::of(&question.connector, question.platform.as_ref().ok(), live)
 }
 
 fn judge(question: &Question, seen: &Seen) -> Verdicts {
@@ -252,7 +256,14 @@ fn judge(question: &Question, seen: &Seen) -> Verdicts {
     let names = names(question, known);
     match (&question.platform, connected) {
         (Err(why), _) => verdicts.rest(&[Area::Connector], why),
-        (Ok(_), Some(connected)) => verdicts.append(connector::judge(connected, &names, &settings.topic_prefix)),
+        (Ok(_), Some(connected)) => {
+            let wanted = connector::Wanted {
+                names: &names,
+                topic_prefix: &settings.topic_prefix,
+                accepted: &question.accepted,
+            };
+            verdicts.append(connector::judge(connected, &wanted));
+        }
         (Ok(_), None) => {}
     }
     source(&mut verdicts, question, seen, &names);
@@ -354,7 +365,7 @@ fn all_windows(question: &Question, seen: &Seen) -> Windows {
                 .wal_rate
                 .clone()
                 .map(|rate| (source.server.slot_keep_bytes, rate)),
-            Some(Err(_)) => Err(format!("{} first", catalogue::POSTGRES_UNREACHABLE.name())),
+            Some(Err(error)) => Err(format!("{} first", postgres::first_of(error).name())),
             None => Err("DATABASE_URL is not set".to_owned()),
         },
     }

@@ -18,6 +18,7 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 /// look-up must end well within the poll interval.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(250);
+const SHORTEST: Duration = Duration::from_millis(50);
 
 /// One partition and what Kafka says about it.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(super) struct LookedUp {
     pub(super) found: Found,
 }
 
-/// Commitments of the consumer's group and the ends of the logs, three requests for all partitions together.
+/// Commitments of the consumer's group and the ends of the logs, three requests for all partitions together, in this time.
 pub(super) fn look_up<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     list: &TopicPartitionList,
@@ -37,9 +38,12 @@ pub(super) fn look_up<C: ConsumerContext>(
     if list.count() == 0 {
         return Ok(Vec::new());
     }
-    let commitments = consumer.committed_offsets(list.clone(), timeout)?;
-    let begins = positions(consumer, list, Offset::Beginning, timeout)?;
-    let ends = positions(consumer, list, Offset::End, timeout)?;
+    let until = Instant::now() + timeout;
+    // Never nothing: a client asked to wait for nothing may not even send.
+    let left = || until.saturating_duration_since(Instant::now()).max(SHORTEST);
+    let commitments = consumer.committed_offsets(list.clone(), left())?;
+    let begins = positions(consumer, list, Offset::Beginning, left())?;
+    let ends = positions(consumer, list, Offset::End, left())?;
     let mut looked_up = Vec::new();
     for element in commitments.elements() {
         // An unreadable commitment is not a missing one: starting at the begin would be a rewind.

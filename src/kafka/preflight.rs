@@ -321,7 +321,7 @@ pub(super) fn fetch_end(consumer: &BaseConsumer<Logging>, topic: &str, patience:
     end.add_partition_offset(topic, 0, Offset::Offset(last))?;
     consumer.assign(&end)?;
     while started.elapsed() < patience {
-        match consumer.poll(LOOK) {
+        match consumer.poll(LOOK.min(patience.saturating_sub(started.elapsed()))) {
             Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(Right::Granted),
             Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
                 return Ok(Right::Refused);

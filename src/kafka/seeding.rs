@@ -54,7 +54,7 @@ impl Group {
     }
 
     /// Groups of subsets in which one of our consumers may have worked.
-    fn rivals(&self) -> Vec<String> {
+    pub(super) fn rivals(&self) -> Vec<String> {
         let all = ConsumerSet::subsets().filter(|set| *set != Consumer::ALL.into_iter().collect());
         let overlaps = |set: &ConsumerSet| self.consumers.iter().any(|consumer| set.contains(consumer));
         let names = all.filter(overlaps).map(|set| subset(&self.main, set));
@@ -214,8 +214,12 @@ fn refuse_rivals(connection: &Connection, group: &Group, partitions: &TopicParti
 fn has_committed(connection: &Connection, group: &str, partitions: &TopicPartitionList) -> Result<bool, StartError> {
     // A group that this key may not see is none that it has used.
     let committed = commitments(&client(connection, group)?, partitions, PATIENCE)?;
+    Ok(committed.is_some_and(|committed| is_any_committed(&committed)))
+}
+
+pub(super) fn is_any_committed(list: &TopicPartitionList) -> bool {
     let is_committed = |element: &TopicPartitionListElem<'_>| matches!(element.offset(), Offset::Offset(_));
-    Ok(committed.is_some_and(|committed| committed.elements().iter().any(is_committed)))
+    list.elements().iter().any(is_committed)
 }
 
 /// What a group has committed; `None` if the key may not see the group. The client tells that only as an event, while the
@@ -243,7 +247,7 @@ pub(super) fn commitments<C: ConsumerContext>(
 }
 
 /// A client that asks on behalf of a group and never joins it.
-fn client(connection: &Connection, group: &str) -> Result<BaseConsumer<Logging>, StartError> {
+pub(super) fn client(connection: &Connection, group: &str) -> Result<BaseConsumer<Logging>, StartError> {
     let mut config = connection.config();
     config.set("group.id", group).set("enable.auto.commit", "false");
     config.create_with_context(Logging).map_err(StartError::Client)

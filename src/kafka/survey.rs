@@ -16,15 +16,14 @@ use super::bounded::Hearing;
 use super::client::{Connection, Logging, fetch_probe_config};
 use super::lookup::{look_up, positions};
 use super::preflight::{Distrust, LOOK, Right, Told, fetch_end, may_write, told};
-use super::seeding::commitments;
+use super::seeding::{Group, client as group_client, commitments, is_any_committed};
 use crate::progress::Found;
 
 /// What to look at.
 #[derive(Debug, Clone)]
 pub struct Survey {
     pub connection: Connection,
-    /// As Kafka knows it.
-    pub group: String,
+    pub group: Group,
     /// Topics that are read.
     pub sources: Vec<String>,
     /// Topics that are written.
@@ -40,6 +39,8 @@ pub struct Seen {
     pub members: Look<Members>,
     /// Of every partition of the sources that were seen.
     pub committed: Look<Vec<Committed>>,
+    /// Groups in which one of these consumers has its progress: `run` refuses to start beside them.
+    pub elsewhere: Look<Vec<String>>,
 }
 
 /// Why nothing could be asked.
@@ -106,6 +107,8 @@ pub enum Visible {
 pub struct Settings {
     /// Negative: for ever.
     pub retention_ms: Option<i64>,
+    /// Of a partition. Negative: without limit.
+    pub retention_bytes: Option<i64>,
     pub cleanup_policy: Option<String>,
     pub max_message_bytes: Option<i64>,
 }
@@ -129,6 +132,9 @@ pub struct Committed {
     pub safe_from: Option<i64>,
 }
 
+/// How late the client library may notice that a time is over.
+const SECOND: Duration = Duration::from_millis(1_100);
+
 /// The share of a topic's retention after which what is not read yet is in danger.
 const DANGER: f64 = 0.8;
 
@@ -138,8 +144,8 @@ impl Survey {
     pub async fn look(self, now_ms: i64, patience: Duration) -> Result<Seen, Trouble> {
         let runtime = tokio::runtime::Handle::current();
         let looking = tokio::task::spawn_blocking(move || self.look_now(&runtime, now_ms, Instant::now() + patience));
-        // The client library may sit in a call for longer than it was given.
-        match tokio::time::timeout(patience + LOOK, looking).await {
+        // The client library looks once a second whether a time is over: whoever waits no longer than that loses everything.
+        match tokio::time::timeout(patience + SECOND, looking).await {
             Ok(Ok(seen)) => seen,
             Ok(Err(error)) => Err(Trouble::Silent(error.to_string())),
             Err(_elapsed) => Err(Trouble::Silent("no answer in time".to_owned())),
@@ -149,7 +155,8 @@ impl Survey {
     fn look_now(&self, runtime: &tokio::runtime::Handle, now_ms: i64, until: Instant) -> Result<Seen, Trouble> {
         let unusable = |error: KafkaError| Trouble::Settings(error.to_string());
         let mut config = self.connection.config();
-        config.set("group.id", &self.group).set("enable.auto.commit", "false");
+        let group = self.group.name();
+        config.set("group.id", &group).set("enable.auto.commit", "false");
         let client: BaseConsumer<Hearing> = config.create_with_context(Hearing::default()).map_err(unusable)?;
         let metadata = self.reach(&client, until)?;
         let names = self.sources.iter().map(|name| (name, Role::Source));
@@ -170,7 +177,8 @@ impl Survey {
         let (sources, letters) = (there(Role::Source), there(Role::DeadLetters));
         // Whoever has no account cannot lack a grant.
         let asks_rights = self.connection.api_key.is_some();
-        let (rights, settings, members, found) = std::thread::scope(|scope| {
+        let partitions = partitions_of(&metadata, &sources);
+        let (rights, settings, members, elsewhere, found) = std::thread::scope(|scope| {
             let reads = scope.spawn(|| match asks_rights {
                 true => self.may_read(&sources, until),
                 false => Vec::new(),
@@ -180,11 +188,16 @@ impl Survey {
                 false => Vec::new(),
             });
             let settings = scope.spawn(|| self.settings(runtime, &sources, &letters, until));
-            let members = members(&client, &self.group, until);
-            let found = far(&client, &metadata, &sources, until);
+            // It asks every broker, and waits for the slowest.
+            let members = scope.spawn(|| members(&client, &group, until));
+            let elsewhere = scope.spawn(|| self.elsewhere(&client, &partitions, until));
+            let found = far(&client, &partitions, until);
+            let gone = || Unseen::Unknown("nobody asked".to_owned());
+            let members = members.join().unwrap_or_else(|_panic| Err(gone()));
+            let elsewhere = elsewhere.join().unwrap_or_else(|_panic| Err(gone()));
             let mut rights = reads.join().unwrap_or_default();
             rights.extend(writes.join().unwrap_or_default());
-            (rights, settings.join().unwrap_or_default(), members, found)
+            (rights, settings.join().unwrap_or_default(), members, elsewhere, found)
         });
         for topic in &mut topics {
             let named = |(name, _): &&(String, Right)| *name == topic.name;
@@ -199,7 +212,34 @@ impl Survey {
             topics,
             members,
             committed,
+            elsewhere,
         })
+    }
+
+    /// Of the groups that Kafka knows. One that this key may not see is none that it has used.
+    fn elsewhere(
+        &self,
+        client: &BaseConsumer<Hearing>,
+        partitions: &TopicPartitionList,
+        until: Instant,
+    ) -> Look<Vec<String>> {
+        let unknown = |error: &dyn std::fmt::Display| Unseen::Unknown(error.to_string());
+        let known = client
+            .fetch_group_list(None, left(until))
+            .map_err(|error| unknown(&error))?;
+        let rivals = self.group.rivals();
+        let rivals = rivals
+            .into_iter()
+            .filter(|rival| known.groups().iter().any(|group| group.name() == rival));
+        let mut found = Vec::new();
+        for rival in rivals {
+            let asks = group_client(&self.connection, &rival).map_err(|error| unknown(&error))?;
+            let committed = commitments(&asks, partitions, left(until)).map_err(|error| unknown(&error))?;
+            if committed.is_some_and(|committed| is_any_committed(&committed)) {
+                found.push(rival);
+            }
+        }
+        Ok(found)
     }
 
     /// Asks until somebody answers, or it is clear why nobody will.
@@ -225,10 +265,11 @@ impl Survey {
     }
 
     fn may_read(&self, topics: &[String], until: Instant) -> Vec<(String, Right)> {
-        let config = fetch_probe_config(&self.connection, &self.group);
+        let config = fetch_probe_config(&self.connection, &self.group.name());
         let consumer = BaseConsumer::from_config_and_context(&config, Logging);
         let read = |topic: &String| {
             let right = match &consumer {
+                Ok(_) if Instant::now() >= until => Ok(Right::Unknown("no answer in time".to_owned())),
                 Ok(consumer) => fetch_end(consumer, topic, left(until)),
                 Err(error) => Err(error.clone()),
             };
@@ -283,6 +324,7 @@ impl Survey {
                     let value = |key: &str| resource.get(key).and_then(|entry| entry.value.clone());
                     Ok(Settings {
                         retention_ms: value("retention.ms").and_then(|value| value.parse().ok()),
+                        retention_bytes: value("retention.bytes").and_then(|value| value.parse().ok()),
                         cleanup_policy: value("cleanup.policy"),
                         max_message_bytes: value("max.message.bytes").and_then(|value| value.parse().ok()),
                     })
@@ -308,11 +350,10 @@ fn left(until: Instant) -> Duration {
 /// Of everything that the client told until the patience was over, what explains it best.
 fn trouble(connection: &Connection, told: &[Told], error: &str) -> Trouble {
     let reason = |wanted: fn(&Told) -> bool| told.iter().rfind(|told| wanted(told)).map(|(_, reason)| reason.clone());
-    // The client's words for a port that speaks TLS to one that does not, and the other way round.
-    let protocol = |(_, reason): &Told| {
-        reason.contains("incorrect security.protocol")
-            || reason.contains("SSL handshake failed")
-            || reason.contains("wrong version number")
+    // What TLS itself says. A connection that broke meanwhile says nothing about it: the other end may just be away.
+    let protocol = |(code, reason): &Told| {
+        *code == Some(RDKafkaErrorCode::SSL)
+            && (reason.contains("SSL handshake failed") || reason.contains("wrong version number"))
     };
     let name = |(code, _): &Told| *code == Some(RDKafkaErrorCode::Resolve);
     let other = |(code, _): &Told| *code != Some(RDKafkaErrorCode::AllBrokersDown);
@@ -384,26 +425,30 @@ fn members(client: &BaseConsumer<Hearing>, group: &str, until: Instant) -> Look<
     })
 }
 
-/// How far the group is, and where the logs begin and end.
-fn far(client: &BaseConsumer<Hearing>, all: &Metadata, sources: &[String], until: Instant) -> Look<Vec<Committed>> {
+fn partitions_of(all: &Metadata, topics: &[String]) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
-    for topic in sources.iter().filter_map(|name| named(all, name)) {
+    for topic in topics.iter().filter_map(|name| named(all, name)) {
         for partition in topic.partitions() {
             list.add_partition(topic.name(), partition.id());
         }
     }
+    list
+}
+
+/// How far the group is, and where the logs begin and end.
+fn far(client: &BaseConsumer<Hearing>, list: &TopicPartitionList, until: Instant) -> Look<Vec<Committed>> {
     if list.count() == 0 {
         return Err(Unseen::Unknown(
             "no topic is there that it could be asked about".to_owned(),
         ));
     }
     let unknown = |error: String| Unseen::Unknown(error);
-    match commitments(client, &list, left(until)) {
+    match commitments(client, list, left(until)) {
         Ok(Some(_committed)) => {}
         Ok(None) => return Err(Unseen::Refused),
         Err(error) => return Err(unknown(error.to_string())),
     }
-    let found = look_up(client, &list, left(until)).map_err(|error| unknown(error.to_string()))?;
+    let found = look_up(client, list, left(until)).map_err(|error| unknown(error.to_string()))?;
     let committed = found.into_iter().map(|one| Committed {
         topic: one.topic,
         partition: one.partition,

@@ -111,9 +111,9 @@ pub async fn pending(client: &impl GenericClient) -> Result<Vec<&'static Migrati
         }
     }
     let mut pending = Vec::new();
-    for migration in &MIGRATIONS {
+    for (migration, checksum) in MIGRATIONS.iter().zip(checksums(client).await?) {
         match applied.iter().find(|(name, _)| name == migration.name) {
-            Some((_, noted)) if *noted != checksum(client, migration).await? => {
+            Some((_, noted)) if *noted != checksum => {
                 return Err(MigrationError::Changed(migration.name));
             }
             Some(_) => {}
@@ -252,12 +252,14 @@ async fn begin(client: &mut Client) -> Result<Transaction<'_>, MigrationError> {
 }
 
 /// The database computes it: no hash of ours is needed, and `stack/postgres.sh` gets the same.
-async fn checksum(client: &impl GenericClient, migration: &Migration) -> Result<String, MigrationError> {
-    let statement = "select encode(sha256(convert_to($1, 'UTF8')), 'hex')";
-    let row = client.query_typed(statement, &[(&migration.sql, Type::TEXT)]).await;
-    let row = row.map_err(database)?;
-    let missing = || LedgerError::Unknown("no row".to_owned());
-    row.first().ok_or_else(missing)?.try_get(0).map_err(database)
+/// Of all, in their order, in one question: the server may be far away.
+async fn checksums(client: &impl GenericClient) -> Result<Vec<String>, MigrationError> {
+    let statement = "select encode(sha256(convert_to(file.sql, 'UTF8')), 'hex') \
+                     from unnest($1::text[]) with ordinality file (sql, place) order by file.place";
+    let files: Vec<&str> = MIGRATIONS.iter().map(|migration| migration.sql).collect();
+    let rows = client.query_typed(statement, &[(&files, Type::TEXT_ARRAY)]).await;
+    let rows = rows.map_err(database)?;
+    rows.iter().map(|row| row.try_get(0).map_err(database)).collect()
 }
 
 async fn one(client: &impl GenericClient, statement: &str) -> Result<bool, MigrationError> {

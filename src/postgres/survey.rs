@@ -4,7 +4,10 @@
 //! It works with the rights of the worker, through a pooler, on PostgreSQL 13 and later. It changes nothing and judges
 //! nothing. What a role may not see is told as such, beside what it may.
 
+use std::time::Duration;
+
 use futures::future::join_all;
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Client as Session, Row};
 
@@ -46,6 +49,8 @@ pub struct Server {
     /// `None`: without limit.
     pub slot_keep_bytes: Option<i64>,
     pub max_slots: i64,
+    /// Of every kind: replicas take some as well.
+    pub slots: i64,
 }
 
 /// A logical replication slot.
@@ -80,6 +85,7 @@ pub struct Table {
     pub name: String,
     /// d, n, f or i, as the catalogue has it.
     pub identity: String,
+    pub has_key: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -104,8 +110,19 @@ pub struct Roles {
     pub known: Vec<String>,
     /// Functions of the worker that this login may not call. `None`: there are none yet.
     pub may_not_call: Option<Vec<String>>,
-    /// Logins that may replicate, and whether they may read every captured table.
-    pub replicate: Vec<(String, bool)>,
+    /// Those that were not granted to `crm_worker` itself.
+    pub not_granted: Vec<String>,
+    /// Those that may replicate.
+    pub replicate: Vec<Login>,
+}
+
+/// What a login may read of the captured tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub name: String,
+    pub reads_all: bool,
+    /// Whether row security hides rows from it.
+    pub is_kept_from_rows: bool,
 }
 
 /// How the schema stands to this binary.
@@ -113,8 +130,10 @@ pub struct Roles {
 pub enum Schema {
     /// What is not applied yet.
     Pending(Vec<&'static str>),
-    /// It is not that of this binary, and why.
-    Other(String),
+    /// A file was changed after it was applied.
+    Changed(String),
+    /// A later binary has migrated it.
+    Newer(String),
     Unknown(String),
 }
 
@@ -130,10 +149,43 @@ pub const CAPTURED: [&str; 8] = [
     "dbz_signal",
 ];
 
+/// Functions that are granted to `crm_worker`: the worker calls them, or `explain` and `reconcile` do.
+pub const CALLED: [&str; 27] = [
+    "announced",
+    "announcement_rejected",
+    "clock",
+    "compare_effects",
+    "drop_lease",
+    "effective_from",
+    "evaluate_tiers",
+    "found_settled",
+    "ledger_rows",
+    "ledger_rows_of",
+    "lift_dead",
+    "mark_dead",
+    "member_state",
+    "ms",
+    "not_healed",
+    "plan_heals",
+    "programs_documents",
+    "recent_rows",
+    "record_progress",
+    "rfc3339",
+    "still_dead",
+    "suspect_effects",
+    "take_lease",
+    "turn_page",
+    "unbalanced_awards",
+    "unbalanced_entries",
+    "unsent_announcements",
+];
+
+const LATE: &str = "no answer in time";
+
 const SERVER: &str = "\
     select current_user::text, current_database()::text, (extract(epoch from clock_timestamp()) * 1000)::int8, \
       current_setting('wal_level'), (select setting::int8 from pg_settings where name = 'max_slot_wal_keep_size'), \
-      current_setting('max_replication_slots')::int8";
+      current_setting('max_replication_slots')::int8, (select count(*) from pg_replication_slots)";
 
 /// What later versions know besides is read through JSON, so that one question fits them all.
 const SLOTS: &str = "\
@@ -150,7 +202,9 @@ const PUBLICATIONS: &str = "\
     from pg_publication p order by 1";
 
 const TABLES: &str = "\
-    select c.relname::text, c.relreplident::text from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+    select c.relname::text, c.relreplident::text, \
+      exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary) \
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace \
     where n.nspname = 'public' and c.relkind in ('r', 'p') and c.relname::text = any($1) order by 1";
 
 /// A session of somebody else hides its transaction from those who may not see statistics.
@@ -171,16 +225,20 @@ const OUR_ROLES: &str =
     "select rolname::text from pg_roles where rolname in ('crm_worker', 'crm_workflows', 'crm_connector') order by 1";
 
 const CALLS: &str = "\
-    select p.proname::text, has_schema_privilege(n.oid, 'usage') and has_function_privilege(p.oid, 'execute') \
+    select p.proname::text, has_schema_privilege(n.oid, 'usage') and has_function_privilege(p.oid, 'execute'), \
+      coalesce(has_function_privilege(to_regrole('crm_worker')::oid, p.oid, 'execute'), false) \
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace \
-    where n.nspname = 'crm_events' and p.proname in ('compare_effects', 'evaluate_tiers', 'record_progress', 'announced', \
-      'announcement_rejected', 'mark_dead', 'effective_from', 'programs_documents') order by 1";
+    where n.nspname = 'crm_events' and p.proname::text = any($1) order by 1";
 
+/// An owner is not kept from rows, unless row security is forced.
 const REPLICATE: &str = "\
-    select r.rolname::text, coalesce((select bool_and(has_table_privilege(r.oid, c.oid, 'select')) \
-        from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-        where n.nspname = 'public' and c.relkind in ('r', 'p') and c.relname::text = any($1)), false) \
-    from pg_roles r where r.rolcanlogin and (r.rolreplication or r.rolsuper) order by 1";
+    select r.rolname::text, coalesce(bool_and(has_table_privilege(r.oid, c.oid, 'select')), false), \
+      coalesce(bool_or(c.relrowsecurity and (c.relforcerowsecurity or not pg_has_role(r.oid, c.relowner, 'usage'))), false) \
+        and not (r.rolsuper or r.rolbypassrls) \
+    from pg_roles r left join (pg_class c join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'public') \
+      on c.relkind in ('r', 'p') and c.relname::text = any($1) \
+    where r.rolcanlogin and (r.rolreplication or r.rolsuper) \
+    group by r.oid, r.rolname, r.rolsuper, r.rolbypassrls order by 1";
 
 /// Since PostgreSQL 14.
 const WAL_RATE: &str =
@@ -188,40 +246,38 @@ const WAL_RATE: &str =
 
 const CUT_OFF: &str = "select (extract(epoch from crm_events.effective_from(null::timestamptz)) * 1000000)::int8";
 
-/// Asks everything at once, over one connection of its own.
+/// Asks everything at once, over one connection of its own. What is not answered when the patience ends is told as such.
 ///
 /// # Errors
 /// The database is away or refuses us.
-pub async fn survey(url: &DatabaseUrl, clock: &dyn Clock) -> Result<Source, LedgerError> {
-    let session = Client::new(url)?.connect_alone().await?;
-    let server = server(&session, clock).await?;
-    let tables: Vec<&str> = CAPTURED.to_vec();
-    // Sent one behind the other, without waiting for each other.
-    let plain = [
-        SLOTS,
-        TRANSACTIONS,
-        SEES_ALL,
-        HEARTBEAT,
-        OUR_ROLES,
-        CALLS,
-        WAL_RATE,
-        CUT_OFF,
+pub async fn survey(url: &DatabaseUrl, clock: &dyn Clock, patience: Duration) -> Result<Source, LedgerError> {
+    let until = Instant::now() + patience;
+    let beginning = async {
+        let session = Client::new(url)?.connect_alone().await?;
+        let server = server(&session, clock).await?;
+        Ok((session, server))
+    };
+    let late = |_elapsed| LedgerError::Unavailable(LATE.to_owned());
+    let (session, server) = timeout_at(until, beginning).await.map_err(late)??;
+    let ask = |statement, names| ask(&session, statement, names, until);
+    // Sent one behind the other, without waiting for each other. Nobody locks the catalogues for long.
+    let plain = [SLOTS, TRANSACTIONS, SEES_ALL, OUR_ROLES, WAL_RATE];
+    let plain = join_all(plain.map(|statement| ask(statement, &[])));
+    let of_names = [
+        (PUBLICATIONS, &CAPTURED[..]),
+        (TABLES, &CAPTURED),
+        (REPLICATE, &CAPTURED),
+        (CALLS, &CALLED),
     ];
-    let plain = join_all(plain.map(|statement| ask(&session, statement, None)));
-    let of_tables = [PUBLICATIONS, TABLES, REPLICATE];
-    let of_tables = join_all(of_tables.map(|statement| ask(&session, statement, Some(&tables))));
-    let (plain, of_tables, pending) = futures::join!(plain, of_tables, migrations::pending(&session));
-    let [
-        slots,
-        transactions,
-        sees_all,
-        heartbeat,
-        our_roles,
-        calls,
-        wal_rate,
-        cut_off,
-    ] = in_order(plain);
-    let [publications, captured, replicate] = in_order(of_tables);
+    let of_names = join_all(of_names.map(|(statement, names)| ask(statement, names)));
+    // Tables that somebody may have locked come last: whoever waits for a lock holds up those behind him.
+    let of_tables = async {
+        let pending = timeout_at(until, migrations::pending(&session)).await;
+        (pending, ask(CUT_OFF, &[]).await, ask(HEARTBEAT, &[]).await)
+    };
+    let (plain, of_names, (pending, cut_off, heartbeat)) = futures::join!(plain, of_names, of_tables);
+    let [slots, transactions, sees_all, our_roles, wal_rate] = in_order(plain);
+    let [publications, captured, replicate, calls] = in_order(of_names);
     Ok(Source {
         server,
         slots: slots.and_then(|rows| rows.iter().map(slot).collect()),
@@ -231,6 +287,7 @@ pub async fn survey(url: &DatabaseUrl, clock: &dyn Clock) -> Result<Source, Ledg
                 Ok(Table {
                     name: column(row, 0)?,
                     identity: column(row, 1)?,
+                    has_key: column(row, 2)?,
                 })
             };
             rows.iter().map(table).collect()
@@ -240,9 +297,11 @@ pub async fn survey(url: &DatabaseUrl, clock: &dyn Clock) -> Result<Source, Ledg
         roles: roles(our_roles, calls, replicate),
         wal_rate: first(wal_rate),
         schema: match pending {
-            Ok(pending) => Schema::Pending(pending.iter().map(|migration| migration.name).collect()),
-            Err(other @ (MigrationError::Changed(_) | MigrationError::Unknown(_))) => Schema::Other(other.to_string()),
-            Err(error) => Schema::Unknown(error.to_string()),
+            Ok(Ok(pending)) => Schema::Pending(pending.iter().map(|migration| migration.name).collect()),
+            Ok(Err(changed @ MigrationError::Changed(_))) => Schema::Changed(changed.to_string()),
+            Ok(Err(newer @ MigrationError::Unknown(_))) => Schema::Newer(newer.to_string()),
+            Ok(Err(error)) => Schema::Unknown(error.to_string()),
+            Err(_elapsed) => Schema::Unknown(LATE.to_owned()),
         },
         cut_off: first(cut_off),
     })
@@ -266,12 +325,16 @@ async fn server(session: &Session, clock: &dyn Clock) -> Result<Server, LedgerEr
         wal_level: column(row, 3).map_err(unknown)?,
         slot_keep_bytes: keep_mb.filter(|mb| *mb >= 0).map(|mb| mb.saturating_mul(1 << 20)),
         max_slots: column(row, 5).map_err(unknown)?,
+        slots: column(row, 6).map_err(unknown)?,
     })
 }
 
-async fn ask(session: &Session, statement: &str, tables: Option<&Vec<&str>>) -> Look<Vec<Row>> {
-    let parameters: Vec<_> = tables.iter().map(|tables| (*tables as _, Type::TEXT_ARRAY)).collect();
-    let rows = session.query_typed(statement, &parameters).await;
+/// `names` are the statement's only parameter, where it has one.
+async fn ask(session: &Session, statement: &str, names: &[&str], until: Instant) -> Look<Vec<Row>> {
+    let parameter = [(&names as _, Type::TEXT_ARRAY)];
+    let parameters = if names.is_empty() { &[] } else { &parameter[..] };
+    let rows = timeout_at(until, session.query_typed(statement, parameters)).await;
+    let rows = rows.map_err(|_elapsed| LATE.to_owned())?;
     rows.map_err(|error| Failure::of_statement(&error).error.to_string())
 }
 
@@ -334,21 +397,26 @@ fn open_transactions(sees_all: Look<Vec<Row>>, rows: Look<Vec<Row>>) -> Look<Tra
 }
 
 fn roles(known: Look<Vec<Row>>, calls: Look<Vec<Row>>, replicate: Look<Vec<Row>>) -> Look<Roles> {
-    let calls: Vec<(String, bool)> = pairs(&calls?)?;
-    let may_not = || {
-        calls
+    let calls = calls?;
+    // Those of which this column says no.
+    let denied = |index| -> Look<Vec<String>> {
+        let denied = calls
             .iter()
-            .filter(|(_, may)| !may)
-            .map(|(name, _)| name.clone())
-            .collect()
+            .map(|row| Ok((!column::<bool>(row, index)?).then_some(column(row, 0)?)));
+        denied.filter_map(Result::transpose).collect()
     };
     Ok(Roles {
         known: known?.iter().map(|row| column(row, 0)).collect::<Look<_>>()?,
-        may_not_call: (!calls.is_empty()).then(may_not),
-        replicate: pairs(&replicate?)?,
+        may_not_call: (!calls.is_empty()).then(|| denied(1)).transpose()?,
+        not_granted: denied(2)?,
+        replicate: replicate?.iter().map(login).collect::<Look<_>>()?,
     })
 }
 
-fn pairs(rows: &[Row]) -> Look<Vec<(String, bool)>> {
-    rows.iter().map(|row| Ok((column(row, 0)?, column(row, 1)?))).collect()
+fn login(row: &Row) -> Look<Login> {
+    Ok(Login {
+        name: column(row, 0)?,
+        reads_all: column(row, 1)?,
+        is_kept_from_rows: column(row, 2)?,
+    })
 }

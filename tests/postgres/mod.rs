@@ -18,6 +18,7 @@ mod racing_members;
 mod reconciling;
 mod roles;
 mod shadow;
+mod surveying;
 mod sweeping;
 mod tiers;
 mod waiting;

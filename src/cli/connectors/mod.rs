@@ -140,17 +140,21 @@ impl Chosen {
     }
 }
 
-/// Takes what an operator accepts out of the errors.
 fn accept(findings: &mut [Finding], accepted: &[String]) -> Result<(), Usage> {
-    if let Some(unknown) = accepted.iter().find(|key| !rules::is_known(key)) {
-        let problem = format!("--accept {}: there is no rule about this key", clean(unknown));
-        return Err(Usage(problem));
-    }
-    for finding in findings.iter_mut().filter(|finding| accepted.contains(&finding.key)) {
-        finding.severity = Severity::Warning;
-    }
-    findings.sort_by_key(|finding| finding.severity);
+    known_rules(accepted)?;
+    rules::accept(findings, accepted);
     Ok(())
+}
+
+/// Only a rule that there is may be broken.
+pub(super) fn known_rules(keys: &[String]) -> Result<(), Usage> {
+    match keys.iter().find(|key| !rules::is_known(key)) {
+        None => Ok(()),
+        Some(unknown) => Err(Usage(format!(
+            "--accept {}: there is no rule about this key",
+            clean(unknown)
+        ))),
+    }
 }
 
 fn has_errors(findings: &[Finding]) -> bool {

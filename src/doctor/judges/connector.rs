@@ -8,7 +8,7 @@ use crate::doctor::catalogue::{
 };
 use crate::doctor::finding::{Finding, Verdicts};
 
-use super::slot::Names;
+use super::names::Names;
 
 /// Of so many rules that are broken each is told; they come with the worst first.
 const SAID: usize = 4;
@@ -24,9 +24,20 @@ pub struct Seen {
     pub position: Result<Option<i64>, String>,
 }
 
+/// What it is compared with.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub names: &'a Names,
+    /// The worker's `TOPIC_PREFIX`.
+    pub topic_prefix: &'a str,
+    /// Keys whose rules may be broken.
+    pub accepted: &'a [String],
+}
+
 #[must_use]
-pub fn judge(seen: &Result<Seen, ConnectError>, names: &Names, topic_prefix: &str) -> Verdicts {
+pub fn judge(seen: &Result<Seen, ConnectError>, wanted: &Wanted<'_>) -> Verdicts {
     let mut verdicts = Verdicts::default();
+    let names = wanted.names;
     let name = &names.connector;
     let seen = match seen {
         Ok(seen) => seen,
@@ -43,13 +54,13 @@ pub fn judge(seen: &Result<Seen, ConnectError>, names: &Names, topic_prefix: &st
     verdicts.push(Finding::ok(CONNECTOR_AUTH, format!("{platform} lets us look")));
     let (Some(config), Some(status)) = (&seen.config, &seen.status) else {
         let finding = Finding::failed(CONNECTOR_MISSING, format!("there is no connector {name} on {platform}"));
-        verdicts.push(finding.fix("crm-event-processors connectors apply"));
+        verdicts.push(finding.fix(names.apply()));
         verdicts.rest_after(&[Area::Connector], CONNECTOR_MISSING);
         return verdicts;
     };
     verdicts.push(Finding::ok(CONNECTOR_MISSING, format!("connector {name} is there")));
-    state(&mut verdicts, status, name, seen.platform);
-    verdicts.push(settings(config, seen.platform, topic_prefix));
+    state(&mut verdicts, status, names);
+    verdicts.push(settings(config, seen.platform, wanted));
     verdicts
 }
 
@@ -79,12 +90,12 @@ fn of_error(error: &ConnectError) -> Finding {
     }
 }
 
-fn state(verdicts: &mut Verdicts, status: &Status, name: &str, platform: Platform) {
-    let connector = &status.connector;
+fn state(verdicts: &mut Verdicts, status: &Status, names: &Names) {
+    let (connector, name) = (&status.connector, &names.connector);
     let has_failed = connector.state == State::Failed;
     verdicts.push(if has_failed {
         let finding = Finding::failed(CONNECTOR_FAILED, format!("connector {name} has failed")).saw(said(connector));
-        finding.fix(mend(connector, name, platform))
+        finding.fix(mend(connector, names))
     } else {
         Finding::ok(CONNECTOR_FAILED, format!("connector {name} is {}", connector.reported))
     });
@@ -98,7 +109,7 @@ fn state(verdicts: &mut Verdicts, status: &Status, name: &str, platform: Platfor
         verdicts.push(
             Finding::failed(CONNECTOR_TASK_FAILED, what)
                 .saw(said(task))
-                .fix(mend(task, name, platform)),
+                .fix(mend(task, names)),
         );
     }
     if failed.is_empty() {
@@ -112,15 +123,21 @@ fn state(verdicts: &mut Verdicts, status: &Status, name: &str, platform: Platfor
         let finding = Finding::failed(CONNECTOR_PAUSED, format!("somebody stopped connector {name}"));
         finding
             .saw(format!("it says {}", connector.reported))
-            .fix(resume(name, platform))
+            .fix(names.resume())
     } else {
         Finding::ok(CONNECTOR_PAUSED, "nobody stopped it")
     });
     verdicts.push(if health == Health::Starting {
         let parts: Vec<String> = status.parts().map(said).collect();
-        Finding::warning(CONNECTOR_STARTING, format!("connector {name} does not run yet, or has no task"))
-            .saw(parts.join("; "))
-            .fix("Wait a minute or two: `crm-event-processors check --only connector --watch 10`; then `crm-event-processors connectors apply`")
+        Finding::warning(
+            CONNECTOR_STARTING,
+            format!("connector {name} does not run yet, or has no task"),
+        )
+        .saw(parts.join("; "))
+        .fix(format!(
+            "Wait a minute or two: `crm-event-processors check --only connector --watch 10`\nthen: {}",
+            names.apply()
+        ))
     } else {
         Finding::ok(CONNECTOR_STARTING, format!("it is {}", health.word()))
     });
@@ -135,38 +152,21 @@ fn said(part: &Part) -> String {
     format!("{}{trace}", part.reported)
 }
 
-fn mend(part: &Part, name: &str, platform: Platform) -> String {
+fn mend(part: &Part, names: &Names) -> String {
     let cause = part
         .cause
         .map(|cause| format!("{}\n", cause.words()))
         .unwrap_or_default();
-    format!("{cause}{}", restart(name, platform))
+    format!("{cause}{}", names.restart())
 }
 
-fn restart(name: &str, platform: Platform) -> String {
-    match platform {
-        Platform::KafkaConnect => {
-            format!("curl -X POST \"$CONNECT_URL/connectors/{name}/restart?includeTasks=true&onlyFailed=true\"")
-        }
-        Platform::ConfluentCloud => {
-            "`crm-event-processors connectors apply` starts it again, with what the template says".to_owned()
-        }
-    }
-}
-
-fn resume(name: &str, platform: Platform) -> String {
-    match platform {
-        Platform::KafkaConnect => format!("curl -X PUT \"$CONNECT_URL/connectors/{name}/resume\""),
-        Platform::ConfluentCloud => "confluent connect cluster resume <lcc-...>".to_owned(),
-    }
-}
-
-fn settings(config: &Config, platform: Platform, topic_prefix: &str) -> Finding {
-    let broken = rules::check(&rules::Question {
+fn settings(config: &Config, platform: Platform, wanted: &Wanted<'_>) -> Finding {
+    let mut broken = rules::check(&rules::Question {
         config,
         platform,
-        topic_prefix,
+        topic_prefix: wanted.topic_prefix,
     });
+    rules::accept(&mut broken, wanted.accepted);
     if broken.is_empty() {
         return Finding::ok(CONNECTOR_CONFIG, "it is set as it must be");
     }
@@ -188,18 +188,28 @@ fn settings(config: &Config, platform: Platform, topic_prefix: &str) -> Finding 
         format!("{} settings of the connector are not as they must be", broken.len()),
     )
     .saw(said.join("; "))
-    .fix("crm-event-processors connectors diff; crm-event-processors connectors apply")
+    .fix(format!(
+        "crm-event-processors connectors diff\n{}",
+        wanted.names.apply()
+    ))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::tests::names;
     use super::super::tests::{of, troubles};
     use super::*;
     use crate::doctor::catalogue;
     use crate::doctor::finding;
 
-    fn names() -> Names {
-        Names::of("cdc", &Config::default())
+    fn judged(seen: &Result<Seen, ConnectError>, accepted: &[String]) -> Verdicts {
+        let names = names();
+        let wanted = Wanted {
+            names: &names,
+            topic_prefix: "crm",
+            accepted,
+        };
+        judge(seen, &wanted)
     }
 
     fn seen(connector: &str, tasks: &[&str]) -> Seen {
@@ -239,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_connector_that_runs_as_it_must_be_set_is_well() {
-        let verdicts = judge(&Ok(seen("RUNNING", &["RUNNING"])), &names(), "crm");
+        let verdicts = judged(&Ok(seen("RUNNING", &["RUNNING"])), &[]);
         assert_eq!(troubles(&verdicts), []);
         for id in catalogue::ALL.iter().filter(|id| id.area() == Area::Connector) {
             assert_eq!(of(&verdicts, *id).severity, finding::Severity::Ok, "{id:?}");
@@ -257,10 +267,10 @@ mod tests {
             ("RUNNING", vec![], vec![("connector.starting", Warning)]),
             ("UNASSIGNED", vec!["UNASSIGNED"], vec![("connector.starting", Warning)]),
         ] {
-            let verdicts = judge(&Ok(seen(connector, &tasks)), &names(), "crm");
+            let verdicts = judged(&Ok(seen(connector, &tasks)), &[]);
             assert_eq!(troubles(&verdicts), wanted, "{connector} {tasks:?}");
         }
-        let verdicts = judge(&Ok(seen("RUNNING", &["FAILED"])), &names(), "crm");
+        let verdicts = judged(&Ok(seen("RUNNING", &["FAILED"])), &[]);
         let finding = of(&verdicts, CONNECTOR_TASK_FAILED);
         assert!(
             finding
@@ -297,7 +307,7 @@ mod tests {
             (Err(away), "connector.unreachable"),
             (Ok(gone), "connector.missing"),
         ] {
-            let verdicts = judge(&seen, &names(), "crm");
+            let verdicts = judged(&seen, &[]);
             assert_eq!(troubles(&verdicts), [(name, finding::Severity::Failed)]);
             assert_eq!(of(&verdicts, CONNECTOR_CONFIG).what, format!("{name} first"));
         }
@@ -307,17 +317,19 @@ mod tests {
     fn a_setting_that_loses_something_is_told_with_its_reason() {
         let mut seen = seen("RUNNING", &["RUNNING"]);
         seen.config.as_mut().expect("set").set("snapshot.mode", "never");
-        let verdicts = judge(&Ok(seen), &names(), "crm");
+        let verdicts = judged(&Ok(seen.clone()), &[]);
         assert_eq!(troubles(&verdicts), [("connector.config", finding::Severity::Failed)]);
         let saw = of(&verdicts, CONNECTOR_CONFIG).evidence.expect("evidence");
         assert!(saw.contains("snapshot.mode is never, must be"), "{saw}");
+        let accepted = judged(&Ok(seen), &["snapshot.mode".to_owned()]);
+        assert_eq!(troubles(&accepted), [("connector.config", finding::Severity::Warning)]);
     }
 
     #[test]
     fn names_are_those_of_the_live_configuration() {
         let mut config = filled();
         config.set("slot.name", "other");
-        let names = Names::of("cdc", &config);
+        let names = Names::of("cdc", None, Some(&config));
         assert_eq!(
             (names.slot.as_str(), names.publication.as_str()),
             ("other", "crm_cdc_publication")

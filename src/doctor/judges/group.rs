@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::doctor::catalogue::{
-    Area, GROUP_CONSUMER_SET, GROUP_EMPTY, GROUP_LAG, GROUP_OUTSIDE_LOG, GROUP_UNREADABLE, TOPIC_MISSING,
+    Area, GROUP_CONSUMER_SET, GROUP_ELSEWHERE, GROUP_EMPTY, GROUP_LAG, GROUP_OUTSIDE_LOG, GROUP_UNREADABLE,
+    TOPIC_MISSING, TOPIC_UNREADABLE,
 };
 use crate::doctor::finding::{Finding, Verdicts};
 use crate::kafka::{Committed, Grant, Look, Members, Seen, Unseen};
@@ -25,6 +26,7 @@ pub fn judge(seen: &Seen, group: &str, consumers: ConsumerSet) -> Verdicts {
         return verdicts;
     }
     verdicts.push(of_members(&seen.members, group));
+    verdicts.push(of_rivals(&seen.elsewhere, group));
     match &seen.committed {
         Ok(committed) => {
             verdicts.push(Finding::ok(
@@ -36,7 +38,10 @@ pub fn judge(seen: &Seen, group: &str, consumers: ConsumerSet) -> Verdicts {
         }
         // A group can be asked about only with the help of a topic.
         Err(Unseen::Unknown(why)) if seen.topics.iter().all(|topic| topic.visible.is_err()) => {
-            verdicts.rest(&[Area::Group], &format!("{} first: {why}", TOPIC_MISSING.name()));
+            // Hidden, or not there.
+            let is_hidden = seen.topics.iter().any(|topic| topic.visible == Err(Unseen::Refused));
+            let first = if is_hidden { TOPIC_UNREADABLE } else { TOPIC_MISSING };
+            verdicts.rest(&[Area::Group], &format!("{} first: {why}", first.name()));
         }
         Err(Unseen::Unknown(why)) => verdicts.rest(&[Area::Group], why),
         Err(Unseen::Refused) => verdicts.rest_after(&[Area::Group], GROUP_UNREADABLE),
@@ -61,13 +66,34 @@ fn of_members(members: &Look<Members>, group: &str) -> Finding {
         }
         Ok(members) => {
             let count = members.members.len();
-            Finding::ok(
-                GROUP_EMPTY,
-                format!("{count} in group {group}, which is {}", members.state),
-            )
+            let what = format!("{count} in group {group}, which is {}", members.state);
+            Finding::ok(GROUP_EMPTY, what).saw(members.members.join(", "))
         }
         Err(Unseen::Unknown(why)) => Finding::unknown(GROUP_EMPTY, why),
         Err(Unseen::Refused) => Finding::unknown(GROUP_EMPTY, "the account may not ask"),
+    }
+}
+
+fn of_rivals(elsewhere: &Look<Vec<String>>, group: &str) -> Finding {
+    match elsewhere {
+        Ok(groups) if groups.is_empty() => Finding::ok(
+            GROUP_ELSEWHERE,
+            "none of these consumers has its progress in another group",
+        ),
+        Ok(groups) => {
+            let named = groups.join(", ");
+            Finding::failed(
+                GROUP_ELSEWHERE,
+                format!("a consumer that is to run in {group} has its progress in {named}: the worker refuses to start"),
+            )
+            .saw(format!("{named} has committed offsets"))
+            .fix(
+                "Leave that consumer out of CONSUMERS here, or run the CONSUMERS that it had; to move it back: stop that group, reset this \
+                 one to its offsets (kafka-consumer-groups --reset-offsets), delete it",
+            )
+        }
+        Err(Unseen::Unknown(why)) => Finding::unknown(GROUP_ELSEWHERE, why),
+        Err(Unseen::Refused) => Finding::unknown(GROUP_ELSEWHERE, "the account may not ask"),
     }
 }
 
@@ -200,14 +226,18 @@ mod tests {
         }
     }
 
-    fn judged(members: Look<Members>, committed: Look<Vec<Committed>>) -> Verdicts {
-        let seen = Seen {
+    fn seen(members: Look<Members>, committed: Look<Vec<Committed>>) -> Seen {
+        Seen {
             brokers: 1,
             topics: Vec::new(),
             members,
             committed,
-        };
-        judge(&seen, "g", Consumer::ALL.into_iter().collect())
+            elsewhere: Ok(Vec::new()),
+        }
+    }
+
+    fn judged(members: Look<Members>, committed: Look<Vec<Committed>>) -> Verdicts {
+        judge(&seen(members, committed), "g", Consumer::ALL.into_iter().collect())
     }
 
     fn working() -> Look<Members> {
@@ -225,6 +255,7 @@ mod tests {
         for id in [
             GROUP_UNREADABLE,
             GROUP_EMPTY,
+            GROUP_ELSEWHERE,
             GROUP_CONSUMER_SET,
             GROUP_OUTSIDE_LOG,
             GROUP_LAG,
@@ -258,6 +289,21 @@ mod tests {
             of(&judged(working(), late), GROUP_LAG).severity,
             Severity::NotVerifiable
         );
+    }
+
+    #[test]
+    fn a_consumer_that_has_its_progress_elsewhere_keeps_the_worker_from_starting() {
+        let rivals = |elsewhere| {
+            let seen = Seen {
+                elsewhere,
+                ..seen(working(), Ok(Vec::new()))
+            };
+            of(&judge(&seen, "g", Consumer::ALL.into_iter().collect()), GROUP_ELSEWHERE)
+        };
+        let found = rivals(Ok(vec!["g-tier".to_owned()]));
+        assert_eq!(found.severity, Severity::Failed);
+        assert!(found.what.contains("g-tier"), "{found:?}");
+        assert_eq!(rivals(Err(Unseen::Refused)).severity, Severity::NotVerifiable);
     }
 
     #[test]

@@ -16,6 +16,16 @@ pub struct Asked {
 pub fn judge(asked: &Asked, base_url: &str, is_dev: bool) -> Verdicts {
     let mut verdicts = Verdicts::default();
     match &asked.reached {
+        // A gateway speaks for a server that is away.
+        Ok(reached) if reached.status >= 500 => {
+            let what = format!("{base_url} is broken: nothing is delivered");
+            let finding = Finding::failed(INNGEST_UNREACHABLE, what).saw(format!("it answers {}", reached.status));
+            verdicts.push(finding.fix(format!(
+                "Wait, and look at https://status.inngest.com; `curl -sv {base_url}`"
+            )));
+            verdicts.rest_after(&[Area::Inngest], INNGEST_UNREACHABLE);
+            return verdicts;
+        }
         Ok(reached) => {
             let what = format!("{base_url} answers ({})", reached.status);
             verdicts.push(Finding::ok(INNGEST_UNREACHABLE, what));
@@ -57,6 +67,17 @@ mod tests {
     use super::super::tests::{of, troubles};
     use super::*;
     use crate::doctor::finding::Severity;
+
+    #[test]
+    fn a_gateway_that_speaks_for_it_is_not_the_event_api() {
+        let reached = Ok(Reached {
+            status: 502,
+            ahead_ms: None,
+            took_ms: 1,
+        });
+        let verdicts = judge(&Asked { reached, test: None }, "https://inn.gs", true);
+        assert_eq!(troubles(&verdicts), [("inngest.unreachable", Severity::Failed)]);
+    }
 
     fn judged(test: Option<Answer>, is_dev: bool) -> Verdicts {
         let reached = Ok(Reached {

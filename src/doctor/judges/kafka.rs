@@ -1,11 +1,11 @@
 //! Brokers, topics, grants and dead letters.
 
 use crate::doctor::catalogue::{
-    Area, DLQ_MISSING, DLQ_SETTINGS, DLQ_UNWRITABLE, Id, KAFKA_AUTH, KAFKA_DNS, KAFKA_TLS, KAFKA_UNREACHABLE,
-    TOPIC_MISSING, TOPIC_OFFLINE, TOPIC_RETENTION, TOPIC_UNREADABLE,
+    Area, DLQ_MISSING, DLQ_SETTINGS, DLQ_UNWRITABLE, GROUP_UNREADABLE, Id, KAFKA_AUTH, KAFKA_DNS, KAFKA_TLS,
+    KAFKA_UNREACHABLE, TOPIC_MISSING, TOPIC_OFFLINE, TOPIC_RETENTION, TOPIC_UNREADABLE,
 };
 use crate::doctor::finding::{Finding, Verdicts};
-use crate::kafka::{Committed, Connection, Grant, Right, Role, Seen, Settings, Topic, Trouble, Unseen, Visible};
+use crate::kafka::{Committed, Connection, Grant, Look, Right, Role, Seen, Settings, Topic, Trouble, Unseen, Visible};
 
 use super::{bytes, span};
 
@@ -64,7 +64,10 @@ fn of_trouble(trouble: &Trouble, servers: &str) -> Finding {
             .fix(mend),
         Trouble::Silent(cause) => Finding::failed(KAFKA_UNREACHABLE, format!("no broker of {servers} answers"))
             .saw(cause)
-            .fix("Check KAFKA_BOOTSTRAP_SERVERS, the network and the firewall: `nc -vz <broker> <port>` must connect"),
+            .fix(
+                "Check KAFKA_BOOTSTRAP_SERVERS, the network and the firewall: `nc -vz <broker> <port>` must connect\nif it does: \
+                 whether that port speaks what KAFKA_SECURITY_PROTOCOL says",
+            ),
         Trouble::Settings(cause) => Finding::failed(KAFKA_TLS, "no Kafka client can be made of these settings")
             .saw(cause)
             .fix("Check KAFKA_CA_FILE: a file that this process may read, with certificates in PEM"),
@@ -98,16 +101,11 @@ fn topics(verdicts: &mut Verdicts, seen: &Seen, connection: &Connection) {
         match &topic.settings {
             _ if !matches!(topic.visible, Ok(Visible::There { .. })) => {}
             Ok(settings) => {
-                let retention_ms = settings.retention_ms.unwrap_or(-1);
-                let committed = seen.committed.as_ref().map_or(&[][..], Vec::as_slice);
-                if let Some(finding) = of_retention(topic, retention_ms, committed, connection) {
+                if let Some(finding) = of_retention(topic, settings, &seen.committed, connection) {
                     verdicts.push(finding);
                 }
-                shortest = [shortest, Some(retention_ms)]
-                    .into_iter()
-                    .flatten()
-                    .filter(|ms| *ms >= 0)
-                    .min();
+                let kept = settings.retention_ms.filter(|ms| *ms >= 0);
+                shortest = [shortest, kept].into_iter().flatten().min();
             }
             Err(unseen) => {
                 verdicts.push(of_unseen(TOPIC_RETENTION, topic, unseen));
@@ -124,32 +122,46 @@ fn topics(verdicts: &mut Verdicts, seen: &Seen, connection: &Connection) {
     }
 }
 
-fn of_retention(topic: &Topic, retention_ms: i64, committed: &[Committed], connection: &Connection) -> Option<Finding> {
+/// Whether what nobody has read yet is in danger; and then whether it soon may be.
+fn of_retention(
+    topic: &Topic,
+    settings: &Settings,
+    committed: &Look<Vec<Committed>>,
+    connection: &Connection,
+) -> Option<Finding> {
     let name = &topic.name;
+    let Some(retention_ms) = settings.retention_ms else {
+        return Some(Finding::unknown(
+            TOPIC_RETENTION,
+            format!("the brokers do not tell retention.ms of {name}"),
+        ));
+    };
+    let is_compacted = settings
+        .cleanup_policy
+        .as_deref()
+        .is_some_and(|policy| policy.contains("compact"));
+    let limit = settings.retention_bytes.filter(|bytes| *bytes >= 0);
+    if is_compacted {
+        let what =
+            format!("{name} is compacted: of the states of a row that nobody has read yet only the last is left");
+        let finding = Finding::warning(TOPIC_RETENTION, what).saw("cleanup.policy has compact");
+        return Some(finding.fix(set(connection, name, "cleanup.policy=delete")));
+    }
+    if let Some(limit) = limit {
+        let what = format!("{name} also forgets by size: nobody can say how long it keeps records");
+        let finding = Finding::warning(TOPIC_RETENTION, what).saw(format!("retention.bytes is {}", bytes(limit)));
+        return Some(finding.fix(set(connection, name, "retention.bytes=-1")));
+    }
     if retention_ms < 0 {
         return None;
     }
     let kept = span(retention_ms / 1000);
-    let fix = set(
-        connection,
-        name,
-        &format!("retention.ms={}", WEEK_MS.max(2 * retention_ms)),
-    );
-    let in_danger: Vec<String> = committed
-        .iter()
-        .filter(|one| one.topic == *name)
-        .filter_map(|one| {
-            let next = one
-                .found
-                .committed
-                .as_ref()
-                .map_or(one.found.begin, |committed| committed.offset);
-            // What lies before the log's begin is gone already, which is another finding.
-            let from = next.max(one.found.begin);
-            let endangered = one.safe_from?.min(one.found.end) - from;
-            (endangered > 0).then(|| format!("partition {}: {endangered} from offset {from} on", one.partition))
-        })
-        .collect();
+    let longer = WEEK_MS.max(2 * retention_ms);
+    let fix = set(connection, name, &format!("retention.ms={longer}"));
+    let (in_danger, unsure) = match committed {
+        Ok(committed) => in_danger(committed.iter().filter(|one| one.topic == *name)),
+        Err(_) => (Vec::new(), true),
+    };
     if !in_danger.is_empty() {
         let what = format!("{name} forgets records soon that were not read yet: it keeps them {kept}");
         let fix = format!("{fix}\nthen find out why nobody reads: docs/runbook.md#lag-grows");
@@ -159,12 +171,49 @@ fn of_retention(topic: &Topic, retention_ms: i64, committed: &[Committed], conne
                 .fix(fix),
         );
     }
-    (retention_ms < SHORT_MS).then(|| {
+    if retention_ms < SHORT_MS {
         let what = format!("{name} keeps records {kept}, less than a weekend and a half");
-        Finding::warning(TOPIC_RETENTION, what)
-            .saw(format!("retention.ms={retention_ms}"))
-            .fix(fix)
+        let finding = Finding::warning(TOPIC_RETENTION, what).saw(format!("retention.ms={retention_ms}"));
+        return Some(finding.fix(fix));
+    }
+    unsure.then(|| {
+        let why = match committed {
+            Err(Unseen::Unknown(why)) => format!(": {why}"),
+            Err(Unseen::Refused) => format!(": {} first", GROUP_UNREADABLE.name()),
+            Ok(_) => String::new(),
+        };
+        let what =
+            format!("{name} keeps records {kept}; whether unread ones are older than most of it, nobody said{why}");
+        Finding::unknown(TOPIC_RETENTION, what)
     })
+}
+
+/// What is not read yet and near its end, by partition; and whether some could not be judged.
+fn in_danger<'a>(partitions: impl Iterator<Item = &'a Committed>) -> (Vec<String>, bool) {
+    let (mut in_danger, mut unsure) = (Vec::new(), false);
+    for one in partitions {
+        let committed = one.found.committed.as_ref();
+        // What lies before the log's begin is gone already, which is another finding.
+        let next = committed
+            .map_or(one.found.begin, |committed| committed.offset)
+            .max(one.found.begin);
+        if next >= one.found.end {
+            continue;
+        }
+        match one.safe_from {
+            None => unsure = true,
+            Some(safe) => {
+                let endangered = safe.min(one.found.end) - next;
+                if endangered > 0 {
+                    in_danger.push(format!(
+                        "partition {}: {endangered} from offset {next} on",
+                        one.partition
+                    ));
+                }
+            }
+        }
+    }
+    (in_danger, unsure)
 }
 
 fn letters(verdicts: &mut Verdicts, seen: &Seen, connection: &Connection) {
@@ -271,12 +320,13 @@ fn missing<'a>(
     topics: impl Iterator<Item = &'a Topic>,
     create: impl Fn(&str) -> String,
 ) {
-    let (mut lacking, mut unknown, mut seen) = (Vec::new(), None, 0);
+    let (mut lacking, mut unknown, mut counts) = (Vec::new(), None, Vec::new());
     for topic in topics {
         match &topic.visible {
             Ok(Visible::Missing) => lacking.push(topic.name.as_str()),
-            // There, or nobody knows: another finding says so.
-            Ok(Visible::There { .. }) | Err(Unseen::Refused) => seen += 1,
+            Ok(Visible::There { partitions, .. }) => counts.push(*partitions),
+            // A finding of its own.
+            Err(Unseen::Refused) => unknown = Some(format!("{} is hidden from this account", topic.name)),
             Err(Unseen::Unknown(why)) => unknown = Some(format!("{}: {why}", topic.name)),
         }
     }
@@ -295,7 +345,10 @@ fn missing<'a>(
     } else if let Some(why) = unknown {
         verdicts.push(Finding::unknown(id, why));
     } else {
-        verdicts.push(Finding::ok(id, format!("{seen} topics are there")));
+        let most = counts.iter().max().copied().unwrap_or(0);
+        let fewest = counts.iter().min().copied().unwrap_or(0);
+        let what = format!("{} topics are there, of {fewest} to {most} partitions", counts.len());
+        verdicts.push(Finding::ok(id, what));
     }
 }
 

@@ -27,6 +27,7 @@ fn topic(name: &str, role: Role) -> Topic {
         right: Some(Right::Granted),
         settings: Ok(Settings {
             retention_ms: Some(WEEK_MS),
+            retention_bytes: Some(-1),
             cleanup_policy: Some("delete".to_owned()),
             max_message_bytes: Some(limit),
         }),
@@ -45,6 +46,7 @@ fn seen() -> Seen {
             members: vec!["w at h".to_owned()],
         }),
         committed: Ok(vec![committed(100, 100)]),
+        elsewhere: Ok(Vec::new()),
     }
 }
 
@@ -131,7 +133,9 @@ fn a_missing_topic_comes_with_the_command_that_makes_it() {
     assert_eq!(of(&verdicts, DLQ_MISSING).severity, Severity::Failed);
     let fix = of(&judged(missing, false), DLQ_MISSING).fix.expect("a fix");
     assert!(
-        fix.starts_with("kafka-topics --bootstrap-server b:9092 --create --topic crm.dlq.tier --partitions 1"),
+        fix.starts_with(
+            "kafka-topics --bootstrap-server b:9092 --create --topic crm.dlq.tier --partitions 1 --config max.message.bytes=1114112\n"
+        ),
         "{fix}"
     );
 }
@@ -162,8 +166,8 @@ fn a_grant_that_is_missing_comes_with_the_command_that_gives_it() {
         }
         assert_eq!(
             of(&verdicts, TOPIC_MISSING).severity,
-            Severity::Ok,
-            "hidden is not missing"
+            if hidden { Severity::NotVerifiable } else { Severity::Ok },
+            "hidden is not missing, and not there either"
         );
     }
 }
@@ -224,6 +228,30 @@ fn retention_is_compared_with_a_weekend_and_with_what_is_not_read_yet() {
         fix.starts_with("confluent kafka topic update crm.public.codes --config retention.ms="),
         "{fix}"
     );
+    let blind: [fn(&mut Seen); 4] = [
+        |seen| seen.committed = Err(Unseen::Refused),
+        |seen| {
+            let mut lagging = committed(20, 100);
+            lagging.safe_from = None;
+            seen.committed = Ok(vec![lagging]);
+        },
+        |seen| seen.topics[0].settings.as_mut().expect("known").retention_ms = None,
+        |seen| seen.topics[0].settings = Err(Unseen::Unknown("late".to_owned())),
+    ];
+    for change in blind {
+        assert_eq!(
+            of(&judged(change, true), TOPIC_RETENTION).severity,
+            Severity::NotVerifiable
+        );
+    }
+    let short_of: [fn(&mut Settings); 2] = [
+        |settings| settings.retention_bytes = Some(1 << 30),
+        |settings| settings.cleanup_policy = Some("compact".to_owned()),
+    ];
+    for change in short_of {
+        let verdicts = judged(|seen| change(seen.topics[0].settings.as_mut().expect("known")), true);
+        assert_eq!(troubles(&verdicts), [("topic.retention", Severity::Warning)]);
+    }
     let verdicts = judged(|seen| seen.topics[0].settings = Err(Unseen::Refused), true);
     let finding = of(&verdicts, TOPIC_RETENTION);
     assert_eq!(finding.severity, Severity::NotVerifiable);

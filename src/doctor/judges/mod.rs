@@ -8,6 +8,7 @@ pub mod connector;
 pub mod group;
 pub mod inngest;
 pub mod kafka;
+pub mod names;
 pub mod postgres;
 pub mod redis;
 pub mod slot;
@@ -33,6 +34,15 @@ fn span(seconds: i64) -> String {
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
     }
+}
+
+/// Changes a setting of the database server. Not in one string: `alter system` goes into no transaction, and a string of two
+/// statements is one. Supabase lets nobody alter the system, and has a command for it.
+fn set_server(setting: &str, value: &str) -> String {
+    format!(
+        "alter system set {setting} = '{value}';\nselect pg_reload_conf();\non Supabase: supabase --experimental --project-ref <ref> \
+         postgres-config update --config {setting}={value}"
+    )
 }
 
 #[cfg(test)]

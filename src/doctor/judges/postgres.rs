@@ -3,22 +3,25 @@
 use jiff::Timestamp;
 
 use crate::doctor::catalogue::{
-    Area, HEARTBEAT_STALE, POSTGRES_AUTH, POSTGRES_UNREACHABLE, PUBLICATION_MISSING, PUBLICATION_TABLE_MISSING,
-    ROLE_CONNECTOR, ROLE_MISSING, SCHEMA_BEHIND, SCHEMA_CHANGED, SCHEMA_CUT_OFF, TABLE_REPLICA_IDENTITY,
-    TRANSACTION_LONG, WAL_LEVEL, WAL_SLOT_KEEP,
+    Area, HEARTBEAT_STALE, Id, POSTGRES_AUTH, POSTGRES_UNREACHABLE, PUBLICATION_MISSING, PUBLICATION_TABLE_MISSING,
+    ROLE_CONNECTOR, ROLE_MISSING, SCHEMA_BEHIND, SCHEMA_CHANGED, SCHEMA_CUT_OFF, SCHEMA_NEWER, SLOT_MISSING,
+    TABLE_REPLICA_IDENTITY, TRANSACTION_LONG, WAL_LEVEL, WAL_SLOT_KEEP,
 };
 use crate::doctor::finding::{Finding, Verdicts};
 use crate::postgres::LedgerError;
-use crate::postgres::survey::{CAPTURED, Publication, Roles, Schema, Server, Source, Table, Transactions};
+use crate::postgres::survey::{CAPTURED, Look, Publication, Roles, Schema, Server, Slot, Source, Table, Transactions};
 
-use super::slot::{self, Names};
-use super::{bytes, span};
+use super::names::Names;
+use super::slot::{self, keep_wal};
+use super::{bytes, set_server, span};
 
 /// The old row is compared where a status changes.
 const WHOLE_OLD_ROWS: [&str; 4] = ["purchase_ledger", "referral_ledger", "mission_claims", "codes"];
-const OUR_ROLES: [&str; 3] = ["crm_worker", "crm_workflows", "crm_connector"];
-/// The connector beats every ten seconds; a restart of it takes a few beats.
+const WORKER: &str = "crm_worker";
+const OUR_ROLES: [&str; 3] = [WORKER, "crm_workflows", "crm_connector"];
+/// A restart of the connector takes a few beats, and a minute or two.
 const STALE_S: i64 = 120;
+const STALE_BEATS: i64 = 4;
 /// A transaction holds back WAL, and a new slot waits for it.
 const LONG_S: i64 = 15 * 60;
 const TOO_LONG_S: i64 = 3600;
@@ -40,9 +43,8 @@ pub fn judge(seen: &Result<Source, LedgerError>, wanted: &Wanted<'_>) -> Verdict
     let source = match seen {
         Ok(source) => source,
         Err(error) => {
-            let (finding, first) = of_error(error);
-            verdicts.push(finding);
-            verdicts.rest_after(&[Area::Postgres], first);
+            verdicts.push(of_error(error));
+            verdicts.rest_after(&[Area::Postgres], first_of(error));
             return verdicts;
         }
     };
@@ -53,33 +55,43 @@ pub fn judge(seen: &Result<Source, LedgerError>, wanted: &Wanted<'_>) -> Verdict
     ));
     verdicts.push(Finding::ok(POSTGRES_AUTH, format!("{} is let in", server.user)));
     schema(&mut verdicts, source, wanted.effective_from);
-    let applied = matches!(&source.schema, Schema::Pending(pending) if pending.is_empty());
-    of_roles(&mut verdicts, &source.roles, server, wanted.names, applied);
-    wal(&mut verdicts, server);
+    of_roles(&mut verdicts, &source.roles, server, wanted.names);
+    wal(&mut verdicts, server, &source.slots);
     publication(&mut verdicts, &source.publications, wanted.names);
     match &source.slots {
         Ok(slots) => verdicts.append(slot::judge(slots, server, wanted.names, wanted.read)),
-        Err(why) => verdicts.push(Finding::unknown(crate::doctor::catalogue::SLOT_MISSING, why)),
+        Err(why) => verdicts.push(Finding::unknown(SLOT_MISSING, why)),
     }
     verdicts.push(identities(&source.tables));
     verdicts.push(transactions(&source.transactions, &server.user));
-    verdicts.push(beat(&source.heartbeat));
+    verdicts.push(beat(&source.heartbeat, wanted.names.beat_s));
     verdicts
 }
 
-fn of_error(error: &LedgerError) -> (Finding, crate::doctor::catalogue::Id) {
-    let saw = error.to_string();
+/// The finding that explains why nothing was seen.
+#[must_use]
+pub const fn first_of(error: &LedgerError) -> Id {
+    match error {
+        LedgerError::Configuration(_) => POSTGRES_AUTH,
+        LedgerError::Unavailable(_) | LedgerError::TooLong(_) | LedgerError::Rejected(_) | LedgerError::Unknown(_) => {
+            POSTGRES_UNREACHABLE
+        }
+    }
+}
+
+fn of_error(error: &LedgerError) -> Finding {
+    let (id, saw) = (first_of(error), error.to_string());
     match error {
         LedgerError::Configuration(_) => {
             let fix = "Correct DATABASE_URL: user, password, name of the database, sslrootcert (docs/runbook.md#the-database)";
-            let finding = Finding::failed(POSTGRES_AUTH, "the database of DATABASE_URL does not let us in");
-            (finding.saw(saw).fix(fix), POSTGRES_AUTH)
+            let finding = Finding::failed(id, "the database of DATABASE_URL does not let us in");
+            finding.saw(saw).fix(fix)
         }
         LedgerError::Unavailable(_) | LedgerError::TooLong(_) | LedgerError::Rejected(_) | LedgerError::Unknown(_) => {
             let fix = "Check host and port of DATABASE_URL, the network, and whether the server runs: `pg_isready -d \
                        \"$DATABASE_URL\"`";
-            let finding = Finding::failed(POSTGRES_UNREACHABLE, "the database of DATABASE_URL does not answer");
-            (finding.saw(saw).fix(fix), POSTGRES_UNREACHABLE)
+            let finding = Finding::failed(id, "the database of DATABASE_URL does not answer");
+            finding.saw(saw).fix(fix)
         }
     }
 }
@@ -89,6 +101,7 @@ fn schema(verdicts: &mut Verdicts, source: &Source, effective_from: Option<Times
         Schema::Pending(pending) if pending.is_empty() => {
             verdicts.push(Finding::ok(SCHEMA_BEHIND, "every migration is applied"));
             verdicts.push(Finding::ok(SCHEMA_CHANGED, "the schema is that of this binary"));
+            verdicts.push(Finding::ok(SCHEMA_NEWER, "no later binary has migrated it"));
         }
         Schema::Pending(pending) => {
             let finding = Finding::failed(SCHEMA_BEHIND, format!("{} migrations are not applied", pending.len()));
@@ -98,17 +111,22 @@ fn schema(verdicts: &mut Verdicts, source: &Source, effective_from: Option<Times
                     .fix("DATABASE_URL='<as the owner of the tables>' crm-event-processors migrate"),
             );
             verdicts.push(Finding::ok(SCHEMA_CHANGED, "what is applied is that of this binary"));
+            verdicts.push(Finding::ok(SCHEMA_NEWER, "no later binary has migrated it"));
         }
-        Schema::Other(why) => {
+        Schema::Changed(why) => {
             let finding = Finding::failed(SCHEMA_CHANGED, "the schema is not that of this binary").saw(why);
             verdicts.push(finding.fix("Run the binary that the database was migrated with, or a newer one"));
-            verdicts.push(Finding::unknown(
-                SCHEMA_BEHIND,
-                format!("{} first", SCHEMA_CHANGED.name()),
-            ));
+            verdicts.rest_of(&[SCHEMA_BEHIND, SCHEMA_NEWER], SCHEMA_CHANGED);
+        }
+        Schema::Newer(why) => {
+            // Migrations only add: what an earlier binary calls is still there.
+            let finding = Finding::warning(SCHEMA_NEWER, "a later binary has migrated the database").saw(why);
+            verdicts.push(finding.fix("Nothing, after a roll-back; deploy the later version again when it is mended"));
+            verdicts.push(Finding::ok(SCHEMA_BEHIND, "what this binary needs was applied before"));
+            verdicts.push(Finding::ok(SCHEMA_CHANGED, "what is applied is that of this binary"));
         }
         Schema::Unknown(why) => {
-            for id in [SCHEMA_BEHIND, SCHEMA_CHANGED] {
+            for id in [SCHEMA_BEHIND, SCHEMA_CHANGED, SCHEMA_NEWER] {
                 verdicts.push(Finding::unknown(id, why).fix(format!("grant crm_worker to \"{}\"", source.server.user)));
             }
         }
@@ -134,7 +152,7 @@ fn cut_off(source: &Source, given: Option<Timestamp>) -> Finding {
     }
 }
 
-fn of_roles(verdicts: &mut Verdicts, roles: &Result<Roles, String>, server: &Server, names: &Names, applied: bool) {
+fn of_roles(verdicts: &mut Verdicts, roles: &Result<Roles, String>, server: &Server, names: &Names) {
     let roles = match roles {
         Ok(roles) => roles,
         Err(why) => {
@@ -149,36 +167,46 @@ fn of_roles(verdicts: &mut Verdicts, roles: &Result<Roles, String>, server: &Ser
         .filter(|role| !roles.known.iter().any(|known| known == role))
         .collect();
     verdicts.push(match &roles.may_not_call {
-        _ if applied && !absent.is_empty() => {
-            // Roles belong to the server: a dump that was restored elsewhere brings none.
-            let commands: Vec<String> = absent.iter().map(|role| format!("create role {role} nologin;")).collect();
-            Finding::failed(ROLE_MISSING, format!("roles are missing: {}", absent.join(", "))).fix(format!(
-                "{}\nthen, as the owner of the tables, run schemas/postgres/0013_roles.sql, 0014_reconcile.sql, 0015_lift.sql and \
-                 0016_beat.sql for their grants",
-                commands.join(" ")
-            ))
-        }
         None => Finding::unknown(ROLE_MISSING, format!("{} first", SCHEMA_BEHIND.name())),
-        Some(denied) if denied.is_empty() => Finding::ok(ROLE_MISSING, format!("{user} may call what the worker calls")),
+        Some(denied) if denied.is_empty() && absent.is_empty() => {
+            Finding::ok(ROLE_MISSING, format!("{user} may call what the worker calls"))
+        }
+        // Roles belong to the server: a dump that was restored elsewhere brings none. The worker needs its own alone.
+        _ if !absent.is_empty() => Finding::graded(
+            ROLE_MISSING,
+            absent.contains(&WORKER),
+            format!("roles are missing: {}", absent.join(", ")),
+        )
+        .fix(
+            "psql -f schemas/postgres/0013_roles.sql\nas the owner of the tables; it may be run again and again. Then look again: \
+             grants that came later are named then",
+        ),
         Some(denied) => Finding::failed(ROLE_MISSING, format!("{user} may not call what the worker calls"))
             .saw(denied.join(", "))
-            .fix(format!("grant crm_worker to \"{user}\";")),
+            .fix(grants(&roles.not_granted, user)),
     });
     verdicts.push(match &names.user {
         None => Finding::unknown(
             ROLE_CONNECTOR,
             "the connector's configuration, which names its login, is not known: set CONNECT_URL",
         ),
-        Some(login) => match roles.replicate.iter().find(|(known, _)| known == login) {
-            Some((_, true)) => Finding::ok(
-                ROLE_CONNECTOR,
-                format!("{login} may replicate, and read every captured table"),
-            ),
-            Some((_, false)) => Finding::warning(
+        Some(login) => match roles.replicate.iter().find(|known| known.name == *login) {
+            Some(known) if !known.reads_all => Finding::warning(
                 ROLE_CONNECTOR,
                 format!("{login} may not read every captured table: a snapshot would fail"),
             )
             .fix(format!("grant crm_connector to \"{login}\";")),
+            Some(known) if known.is_kept_from_rows => Finding::warning(
+                ROLE_CONNECTOR,
+                format!("row security hides rows from {login}: a snapshot would lack them, without a word"),
+            )
+            .fix(format!(
+                "alter role \"{login}\" bypassrls; -- as a superuser, or as your provider has it"
+            )),
+            Some(_) => Finding::ok(
+                ROLE_CONNECTOR,
+                format!("{login} may replicate, and read every captured table"),
+            ),
             // Hosted servers have other ways to allow it, and a connector that runs is proof enough.
             None => Finding::warning(ROLE_CONNECTOR, format!("{login} has no attribute REPLICATION")).fix(format!(
                 "alter role \"{login}\" replication; -- as a superuser, or as your provider has it"
@@ -187,15 +215,39 @@ fn of_roles(verdicts: &mut Verdicts, roles: &Result<Roles, String>, server: &Ser
     });
 }
 
-fn wal(verdicts: &mut Verdicts, server: &Server) {
+/// What makes the login able to call what the worker calls.
+fn grants(not_granted: &[String], user: &str) -> String {
+    let mut commands = Vec::new();
+    if !not_granted.is_empty() {
+        let functions: Vec<String> = not_granted.iter().map(|name| format!("crm_events.{name}")).collect();
+        commands.push("grant usage on schema public, crm_events to crm_worker;".to_owned());
+        commands.push("grant select on all tables in schema crm_events to crm_worker;".to_owned());
+        commands.push(format!(
+            "grant execute on function {} to crm_worker;",
+            functions.join(", ")
+        ));
+    }
+    commands.push(format!("grant crm_worker to \"{user}\";"));
+    commands.join("\n")
+}
+
+fn wal(verdicts: &mut Verdicts, server: &Server, slots: &Look<Vec<Slot>>) {
     verdicts.push(if server.wal_level == "logical" {
         Finding::ok(WAL_LEVEL, "wal_level is logical")
     } else {
         Finding::failed(WAL_LEVEL, "the server writes no logical WAL: nothing can be captured")
             .saw(format!("wal_level is {}", server.wal_level))
-            .fix("alter system set wal_level = 'logical'; -- then restart the server")
+            .fix(format!(
+                "{}\nthen restart the server: it takes effect only then",
+                set_server("wal_level", "logical")
+            ))
     });
-    let fix = "alter system set max_slot_wal_keep_size = '4GB'; select pg_reload_conf();";
+    // A limit below what is held would take a slot at the next checkpoint.
+    let held = |slots: &Vec<Slot>| slots.iter().filter_map(|slot| slot.retained_bytes).max().unwrap_or(0);
+    let fix = match slots {
+        Ok(slots) => keep_wal(2 * held(slots)),
+        Err(why) => format!("Find out first how much the slots hold: a limit below that loses them ({why})"),
+    };
     verdicts.push(match server.slot_keep_bytes {
         None => Finding::warning(
             WAL_SLOT_KEEP,
@@ -229,8 +281,7 @@ fn publication(verdicts: &mut Verdicts, publications: &Result<Vec<Publication>, 
             "create publication {name} for table {};\nthen restart the connector: its task has failed",
             all.join(", ")
         )));
-        let why = format!("{} first", PUBLICATION_MISSING.name());
-        verdicts.push(Finding::unknown(PUBLICATION_TABLE_MISSING, why));
+        verdicts.rest_of(&[PUBLICATION_TABLE_MISSING], PUBLICATION_MISSING);
         return;
     };
     verdicts.push(if found.lacks.is_empty() {
@@ -256,11 +307,18 @@ fn publication(verdicts: &mut Verdicts, publications: &Result<Vec<Publication>, 
     } else {
         let tables = lacking.join(", ");
         let what = format!("{tables}: not in publication {name}; a snapshot has their rows, and no change follows, without a word");
-        let asked = lacking.iter().map(|table| format!("\"{table}\"")).collect::<Vec<_>>().join(", ");
-        Finding::failed(PUBLICATION_TABLE_MISSING, what).fix(format!(
-            "alter publication {name} add table {tables};\nand for what happened meanwhile, as the owner of the tables:\ninsert into \
-             public.dbz_signal values ('repair-1', 'execute-snapshot', '{{\"data-collections\": [{asked}], \"type\": \"incremental\"}}');"
-        ))
+        // The connector's own tables are not among those that it captures.
+        let ledgers = lacking.iter().filter(|table| !table.starts_with("public.dbz_"));
+        let asked = ledgers.map(|table| format!("\"{table}\"")).collect::<Vec<_>>().join(", ");
+        let mut fix = format!("alter publication {name} add table {tables};");
+        if !asked.is_empty() {
+            fix.push_str("\nand for what happened meanwhile, as the owner of the tables:\n");
+            fix.push_str(&format!(
+                "insert into public.dbz_signal values ('repair-' || left(gen_random_uuid()::text, 8), 'execute-snapshot', \
+                 '{{\"data-collections\": [{asked}], \"type\": \"incremental\"}}');"
+            ));
+        }
+        Finding::failed(PUBLICATION_TABLE_MISSING, what).fix(fix)
     });
 }
 
@@ -274,19 +332,32 @@ fn identities(tables: &Result<Vec<Table>, String>) -> Finding {
             .iter()
             .any(|known| known.name == **table && known.identity == "f")
     };
+    // Published, and nothing tells the rows apart.
+    let nameless: Vec<&str> = tables
+        .iter()
+        .filter(|table| table.identity == "n" || (table.identity == "d" && !table.has_key))
+        .map(|table| table.name.as_str())
+        .collect();
     let (full, lacking): (Vec<&str>, Vec<&str>) = WHOLE_OLD_ROWS.iter().partition(|table| whole(table));
+    if !nameless.is_empty() {
+        let what = format!("PostgreSQL refuses to update or delete rows of {}", nameless.join(", "));
+        return Finding::failed(TABLE_REPLICA_IDENTITY, what)
+            .saw("they are published without a replica identity")
+            .fix(identity_full(&nameless));
+    }
     if lacking.is_empty() {
         return Finding::ok(
             TABLE_REPLICA_IDENTITY,
             format!("{} have REPLICA IDENTITY FULL", full.join(", ")),
         );
     }
-    let commands: Vec<String> = lacking
-        .iter()
-        .map(|table| format!("alter table public.{table} replica identity full;"))
-        .collect();
     let what = format!("updates of {} do not carry the whole old row", lacking.join(", "));
-    Finding::failed(TABLE_REPLICA_IDENTITY, what).fix(commands.join("\n"))
+    Finding::failed(TABLE_REPLICA_IDENTITY, what).fix(identity_full(&lacking))
+}
+
+fn identity_full(tables: &[&str]) -> String {
+    let command = |table: &&str| format!("alter table public.{table} replica identity full;");
+    tables.iter().map(command).collect::<Vec<_>>().join("\n")
 }
 
 fn transactions(transactions: &Result<Transactions, String>, user: &str) -> Finding {
@@ -323,7 +394,7 @@ fn transactions(transactions: &Result<Transactions, String>, user: &str) -> Find
         .fix(fix)
 }
 
-fn beat(heartbeat: &Result<Option<i64>, String>) -> Finding {
+fn beat(heartbeat: &Result<Option<i64>, String>, every_s: i64) -> Finding {
     let look = "Look at the connector: `crm-event-processors connectors status`; does it have heartbeat.interval.ms and \
                 heartbeat.action.query? A snapshot that takes long beats no more until it is done";
     match heartbeat {
@@ -334,9 +405,12 @@ fn beat(heartbeat: &Result<Option<i64>, String>) -> Finding {
         )
         .saw("public.dbz_heartbeat is empty")
         .fix(look),
-        Ok(Some(seconds)) if *seconds > STALE_S => Finding::failed(
+        Ok(Some(seconds)) if *seconds > STALE_S.max(STALE_BEATS * every_s) => Finding::failed(
             HEARTBEAT_STALE,
-            format!("the connector beat {} ago, and should every 10 s", span(*seconds)),
+            format!(
+                "the connector beat {} ago, and should every {every_s} s",
+                span(*seconds)
+            ),
         )
         .fix(look),
         Ok(Some(seconds)) => Finding::ok(

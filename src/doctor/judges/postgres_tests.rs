@@ -1,12 +1,14 @@
+use super::super::names::tests::names;
 use super::super::tests::{of, troubles};
 use super::*;
 use crate::doctor::finding::Severity;
-use crate::postgres::survey::{Open, Slot};
+use crate::postgres::survey::{Login, Open};
 
 pub(crate) fn source() -> Source {
     let table = |name: &str| Table {
         name: name.to_owned(),
         identity: "f".to_owned(),
+        has_key: true,
     };
     Source {
         server: Server {
@@ -17,6 +19,7 @@ pub(crate) fn source() -> Source {
             wal_level: "logical".to_owned(),
             slot_keep_bytes: Some(4 << 30),
             max_slots: 5,
+            slots: 1,
         },
         slots: Ok(vec![Slot {
             name: "s".to_owned(),
@@ -44,7 +47,12 @@ pub(crate) fn source() -> Source {
         roles: Ok(Roles {
             known: OUR_ROLES.map(ToOwned::to_owned).into(),
             may_not_call: Some(Vec::new()),
-            replicate: vec![("cdc".to_owned(), true)],
+            not_granted: Vec::new(),
+            replicate: vec![Login {
+                name: "cdc_user".to_owned(),
+                reads_all: true,
+                is_kept_from_rows: false,
+            }],
         }),
         wal_rate: Ok(1.0),
         schema: Schema::Pending(Vec::new()),
@@ -59,12 +67,7 @@ fn judged(change: impl FnOnce(&mut Source)) -> Verdicts {
 }
 
 fn with(seen: &Result<Source, LedgerError>, effective_from: Option<Timestamp>) -> Verdicts {
-    let names = Names {
-        connector: "c".to_owned(),
-        slot: "s".to_owned(),
-        publication: "p".to_owned(),
-        user: Some("cdc".to_owned()),
-    };
+    let names = names();
     let wanted = Wanted {
         names: &names,
         read: &Ok(Some(1)),
@@ -111,7 +114,7 @@ fn each_trouble_of_the_source_has_its_name() {
         }
     };
     type Change = Box<dyn FnOnce(&mut Source)>;
-    let table: [(Change, &str, Severity, &str); 17] = [
+    let table: [(Change, &str, Severity, &str); 22] = [
         (
             Box::new(|source| source.schema = Schema::Pending(vec!["0016_beat"])),
             "schema.behind",
@@ -119,10 +122,16 @@ fn each_trouble_of_the_source_has_its_name() {
             "crm-event-processors migrate",
         ),
         (
-            Box::new(|source| source.schema = Schema::Other("newer".to_owned())),
+            Box::new(|source| source.schema = Schema::Changed("0001".to_owned())),
             "schema.changed",
             Severity::Failed,
             "binary",
+        ),
+        (
+            Box::new(|source| source.schema = Schema::Newer("9999".to_owned())),
+            "schema.newer",
+            Severity::Warning,
+            "after a roll-back",
         ),
         (
             Box::new(|source| source.cut_off = Ok(None)),
@@ -139,22 +148,44 @@ fn each_trouble_of_the_source_has_its_name() {
             "grant crm_worker to \"w\"",
         ),
         (
+            Box::new(|source| {
+                let roles = source.roles.as_mut().expect("seen");
+                roles.may_not_call = Some(vec!["mark_dead".to_owned()]);
+                roles.not_granted = vec!["mark_dead".to_owned()];
+            }),
+            "role.missing",
+            Severity::Failed,
+            "grant execute on function crm_events.mark_dead to crm_worker;\ngrant crm_worker to \"w\"",
+        ),
+        (
             Box::new(|source| drop(source.roles.as_mut().expect("seen").known.remove(0))),
             "role.missing",
             Severity::Failed,
-            "create role crm_worker",
+            "psql -f schemas/postgres/0013_roles.sql",
         ),
         (
-            Box::new(|source| source.roles.as_mut().expect("seen").replicate[0].1 = false),
+            Box::new(|source| drop(source.roles.as_mut().expect("seen").known.remove(1))),
+            "role.missing",
+            Severity::Warning,
+            "psql -f schemas/postgres/0013_roles.sql",
+        ),
+        (
+            Box::new(|source| source.roles.as_mut().expect("seen").replicate[0].reads_all = false),
             "role.connector",
             Severity::Warning,
-            "grant crm_connector to \"cdc\"",
+            "grant crm_connector to \"cdc_user\"",
+        ),
+        (
+            Box::new(|source| source.roles.as_mut().expect("seen").replicate[0].is_kept_from_rows = true),
+            "role.connector",
+            Severity::Warning,
+            "bypassrls",
         ),
         (
             Box::new(|source| source.roles.as_mut().expect("seen").replicate.clear()),
             "role.connector",
             Severity::Warning,
-            "alter role \"cdc\" replication",
+            "alter role \"cdc_user\" replication",
         ),
         (
             Box::new(|source| source.server.wal_level = "replica".to_owned()),
@@ -201,6 +232,15 @@ fn each_trouble_of_the_source_has_its_name() {
             "alter table public.purchase_ledger replica identity full;",
         ),
         (
+            Box::new(|source| {
+                let table = &mut source.tables.as_mut().expect("seen")[1];
+                (table.identity, table.has_key) = ("d".to_owned(), false);
+            }),
+            "table.replica-identity",
+            Severity::Failed,
+            "alter table public.wallet_ledger replica identity full;",
+        ),
+        (
             Box::new(open(LONG_S)),
             "transaction.long",
             Severity::Warning,
@@ -235,6 +275,38 @@ fn each_trouble_of_the_source_has_its_name() {
             .expect("told");
         assert!(told.fix.as_deref().is_some_and(|told| told.contains(fix)), "{told:?}");
     }
+}
+
+#[test]
+fn a_limit_for_slots_is_never_below_what_they_hold() {
+    let fix = |held: Option<i64>| {
+        let verdicts = judged(|source| {
+            source.server.slot_keep_bytes = None;
+            source.slots.as_mut().expect("seen")[0].retained_bytes = held;
+        });
+        of(&verdicts, WAL_SLOT_KEEP).fix.expect("a fix")
+    };
+    assert!(fix(Some(0)).starts_with("alter system set max_slot_wal_keep_size = '4GB';\nselect"));
+    assert!(fix(Some((20 << 30) + 1)).contains("'41GB'"));
+    let blind = judged(|source| (source.server.slot_keep_bytes, source.slots) = (None, Err("late".to_owned())));
+    assert!(!of(&blind, WAL_SLOT_KEEP).fix.expect("a fix").contains("alter system"));
+}
+
+#[test]
+fn a_beat_is_late_by_the_connectors_own_measure() {
+    let mut names = names();
+    names.beat_s = 180;
+    let at = |seconds| {
+        let mut source = source();
+        source.heartbeat = Ok(Some(seconds));
+        let wanted = Wanted {
+            names: &names,
+            read: &Ok(Some(1)),
+            effective_from: None,
+        };
+        of(&judge(&Ok(source), &wanted), HEARTBEAT_STALE).severity
+    };
+    assert_eq!((at(720), at(721)), (Severity::Ok, Severity::Failed));
 }
 
 #[test]

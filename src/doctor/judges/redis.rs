@@ -7,6 +7,12 @@ use crate::doctor::finding::{Finding, Verdicts};
 
 use super::bytes;
 
+/// One claim, as `MEMORY USAGE` has it (Redis 7, a key of 90 characters: 168), with its share of the tables.
+const CLAIM_BYTES: i64 = 250;
+/// Changes a second that a store should have room for: more than the busiest hour of the worker that this one replaced.
+const FEW: i64 = 50;
+const DEFAULT_WINDOW_S: u64 = 300;
+
 #[must_use]
 pub fn judge(seen: &Result<Seen, DedupeError>, window_s: u64) -> Verdicts {
     let mut verdicts = Verdicts::default();
@@ -33,18 +39,28 @@ pub fn judge(seen: &Result<Seen, DedupeError>, window_s: u64) -> Verdicts {
             return verdicts;
         }
     };
-    verdicts.push(Finding::ok(REDIS_UNREACHABLE, "Redis answers"));
-    verdicts.push(match &seen.may_write {
-        Ok(()) => Finding::ok(REDIS_AUTH, "a key was set, for a second"),
+    let answers = Finding::ok(REDIS_UNREACHABLE, "Redis answers");
+    match &seen.may_write {
+        Ok(()) => {
+            verdicts.push(answers);
+            verdicts.push(Finding::ok(REDIS_AUTH, "a key was set, for a second"));
+        }
         Err(error @ DedupeError::Configuration(_)) => {
-            Finding::failed(REDIS_AUTH, "the user of REDIS_URL may not set a key")
-                .saw(error.to_string())
-                .fix("ACL SETUSER <user> +set ~*")
+            verdicts.push(answers);
+            let finding = Finding::failed(REDIS_AUTH, "the user of REDIS_URL may not set a key");
+            verdicts.push(finding.saw(error.to_string()).fix("ACL SETUSER <user> +set ~*"));
         }
         Err(error @ DedupeError::Unavailable(_)) => {
-            Finding::unknown(REDIS_AUTH, format!("Redis takes no key now: {error}"))
+            let finding = Finding::failed(
+                REDIS_UNREACHABLE,
+                "Redis answers, and takes no key: nothing is claimed, and intake waits",
+            );
+            verdicts.push(finding.saw(error.to_string()).fix(
+                "READONLY: REDIS_URL names a replica, correct it; OOM: more memory; MISCONF: its disk is full; LOADING: wait",
+            ));
+            verdicts.rest_of(&[REDIS_AUTH], REDIS_UNREACHABLE);
         }
-    });
+    }
     verdicts.push(evicts(seen));
     verdicts.push(memory(seen, window_s));
     verdicts
@@ -92,10 +108,17 @@ fn memory(seen: &Seen, window_s: u64) -> Finding {
                 2 * limit
             ));
     }
-    Finding::ok(
-        REDIS_MEMORY,
-        format!("{keys}{used_text} of {limit_text}, for a window of {window_s} s"),
-    )
+    let fits = (limit - used) / CLAIM_BYTES / i64::try_from(window_s.max(1)).unwrap_or(i64::MAX);
+    let evidence = format!("{keys}{used_text} of {limit_text}, a window of {window_s} s");
+    if fits < FEW {
+        let what =
+            format!("Redis is small for its window: it is full at {fits} changes a second, and then takes no claim");
+        return Finding::warning(REDIS_MEMORY, what).saw(evidence).fix(format!(
+            "A larger Redis, or DEDUP_WINDOW_SECS={DEFAULT_WINDOW_S} as is the default"
+        ));
+    }
+    let what = format!("room for {fits} changes a second over the whole window");
+    Finding::ok(REDIS_MEMORY, what).saw(evidence)
 }
 
 #[cfg(test)]
@@ -107,8 +130,8 @@ mod tests {
     fn seen() -> Seen {
         Seen {
             policy: Some("noeviction".to_owned()),
-            used_bytes: Some(10),
-            limit_bytes: Some(1000),
+            used_bytes: Some(10 << 20),
+            limit_bytes: Some(100 << 20),
             evicted: Some(0),
             keys: Some(3),
             may_write: Ok(()),
@@ -137,6 +160,7 @@ mod tests {
             assert_eq!(troubles(&verdicts), [(name, Severity::Failed)]);
         }
         let read_only = judged(|seen| seen.may_write = Err(DedupeError::Unavailable("READONLY".to_owned())));
+        assert_eq!(troubles(&read_only), [("redis.unreachable", Severity::Failed)]);
         assert_eq!(of(&read_only, REDIS_AUTH).severity, Severity::NotVerifiable);
         let denied = judged(|seen| seen.may_write = Err(DedupeError::Configuration("NOPERM".to_owned())));
         assert_eq!(troubles(&denied), [("redis.auth", Severity::Failed)]);
@@ -151,9 +175,9 @@ mod tests {
             seen.limit_bytes = Some(0);
         });
         assert_eq!(troubles(&roomy), [("redis.evicts", Severity::Warning)]);
-        for (used, severity) in [(799, Severity::Ok), (800, Severity::Warning), (950, Severity::Failed)] {
+        for (used, severity) in [(79, Severity::Ok), (80, Severity::Warning), (95, Severity::Failed)] {
             assert_eq!(
-                of(&judged(|seen| seen.used_bytes = Some(used)), REDIS_MEMORY).severity,
+                of(&judged(|seen| seen.used_bytes = Some(used << 20)), REDIS_MEMORY).severity,
                 severity,
                 "{used}"
             );

@@ -2,40 +2,14 @@
 //!
 //! A slot that is lost looks harmless in numbers: it retains NULL bytes. So what is NULL is never read as nothing.
 
-use crate::connectors::Config;
 use crate::doctor::catalogue::{
     Id, SLOT_INACTIVE, SLOT_LOST, SLOT_LSN_GONE, SLOT_MISSING, SLOT_RETAINED, SLOT_UNRESERVED,
 };
 use crate::doctor::finding::{Finding, Verdicts};
 use crate::postgres::survey::{Server, Slot};
 
-use super::bytes;
-
-/// Names of this configuration: the live connector's, else the template's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
-    pub connector: String,
-    pub slot: String,
-    pub publication: String,
-    /// Who the connector is in the database, if that is known.
-    pub user: Option<String>,
-}
-
-impl Names {
-    #[must_use]
-    pub fn of(connector: &str, config: &Config) -> Self {
-        let name = |key: &str, usual: &str| config.get(key).unwrap_or(usual).to_owned();
-        Self {
-            connector: connector.to_owned(),
-            slot: name("slot.name", "crm_cdc_slot"),
-            publication: name("publication.name", "crm_cdc_publication"),
-            user: config
-                .get("database.user")
-                .filter(|user| !user.contains("${"))
-                .map(ToOwned::to_owned),
-        }
-    }
-}
+use super::names::Names;
+use super::{bytes, set_server};
 
 /// Without a limit, a slot that holds so much is on its way to fill the disk.
 const MUCH_BYTES: i64 = 10 << 30;
@@ -50,17 +24,13 @@ pub fn judge(slots: &[Slot], server: &Server, names: &Names, read: &Result<Optio
     let found = slots.iter().find(|slot| slot.name == names.slot);
     let Some(slot) = found.filter(|slot| slot.database == server.database) else {
         verdicts.push(missing(found, slots, server, names, read));
-        for id in OF_A_SLOT {
-            verdicts.push(Finding::unknown(id, format!("{} first", SLOT_MISSING.name())));
-        }
+        verdicts.rest_of(&OF_A_SLOT, SLOT_MISSING);
         return verdicts;
     };
     verdicts.push(Finding::ok(SLOT_MISSING, format!("slot {} is there", slot.name)));
     if is_lost(slot) {
         verdicts.push(lost(slot, names));
-        for id in &OF_A_SLOT[1..] {
-            verdicts.push(Finding::unknown(*id, format!("{} first", SLOT_LOST.name())));
-        }
+        verdicts.rest_of(&OF_A_SLOT[1..], SLOT_LOST);
         return verdicts;
     }
     verdicts.push(Finding::ok(SLOT_LOST, format!("slot {} holds its place", slot.name)));
@@ -75,9 +45,9 @@ pub fn judge(slots: &[Slot], server: &Server, names: &Names, read: &Result<Optio
         )
         .saw(seen(slot))
         .fix(format!(
-            "Now: {}\nthen let the connector catch up: {}",
-            more_wal(server),
-            resume(names)
+            "{}\nthen let the connector catch up: {}",
+            more_wal(slot, server),
+            names.start()
         ))
     } else {
         let status = slot.wal_status.as_deref().unwrap_or("not told");
@@ -96,7 +66,7 @@ pub fn judge(slots: &[Slot], server: &Server, names: &Names, read: &Result<Optio
             format!("nobody reads from slot {}: no change reaches Kafka", slot.name),
         )
         .saw(format!("{}{since}", seen(slot)))
-        .fix(resume(names))
+        .fix(names.start())
     });
     verdicts.push(retained(slot, server, names));
     verdicts
@@ -110,27 +80,32 @@ fn missing(
     read: &Result<Option<i64>, String>,
 ) -> Finding {
     let (name, database) = (&names.slot, &server.database);
-    let used = i64::try_from(slots.len()).unwrap_or(i64::MAX);
-    let mut saw = format!("{used} logical slots of {} on this server", server.max_slots);
+    let mut saw = format!(
+        "{} slots of {} on this server, {} of them logical",
+        server.slots,
+        server.max_slots,
+        slots.len()
+    );
     if let Some(other) = found {
         saw = format!(
             "a slot of this name belongs to database {}, not to {database}",
             other.database
         );
     }
-    let full = used >= server.max_slots && found.is_none();
+    let full = server.slots >= server.max_slots && found.is_none();
     let fix = if full {
         "No slot is free: `select slot_name, active from pg_replication_slots`, drop one that nobody needs, or raise \
          max_replication_slots; then start the connector"
             .to_owned()
     } else if matches!(read, Ok(Some(_))) {
         format!(
-            "Start the connector: {}\nIt makes the slot anew and snapshots every ledger; what is settled is not settled again \
-             (docs/runbook.md#recovery-of-a-lost-slot)",
-            resume(names)
+            "{}Start the connector: {}\nIt makes the slot anew and snapshots every ledger; what is settled is not settled again: \
+             docs/runbook.md#recovery-of-a-lost-slot",
+            names.before_a_snapshot(),
+            names.start()
         )
     } else {
-        format!("The connector makes it when it starts: {}", resume(names))
+        format!("The connector makes it when it starts: {}", names.start())
     };
     Finding::failed(SLOT_MISSING, format!("there is no slot {name} in database {database}"))
         .saw(saw)
@@ -143,14 +118,11 @@ fn is_lost(slot: &Slot) -> bool {
 }
 
 fn lost(slot: &Slot, names: &Names) -> Finding {
-    let name = &slot.name;
-    Finding::failed(SLOT_LOST, format!("slot {name} is lost: it never recovers, and the connector only waits for it"))
-        .saw(seen(slot))
-        .fix(format!(
-            "select pg_drop_replication_slot('{name}');\nthen restart the connector: {}\nIt snapshots every ledger; what is settled \
-             is not settled again (docs/runbook.md#recovery-of-a-lost-slot)",
-            restart(names)
-        ))
+    let what = format!(
+        "slot {} is lost: it never recovers, and the connector only waits for it",
+        slot.name
+    );
+    Finding::failed(SLOT_LOST, what).saw(seen(slot)).fix(names.recovery())
 }
 
 /// Whether the slot can still give what the connector will ask for. Whatever it confirmed it has stored before.
@@ -180,19 +152,17 @@ fn place(slot: &Slot, names: &Names, read: &Result<Option<i64>, String>) -> Find
         "the connector goes on behind the gap, in silence"
     };
     let (name, lsn) = (&slot.name, show);
-    Finding::failed(SLOT_LSN_GONE, format!("slot {name} was moved past what the connector has read: changes are missing, and {consequence}"))
-        .saw(format!(
-            "the connector stored {}, the slot begins at {} ({} between them)",
-            lsn(read),
-            lsn(begins),
-            bytes(begins - read)
-        ))
-        .fix(format!(
-            "Stop the connector, so that it lets go; then\nselect pg_drop_replication_slot('{name}');\nand start it again: {}\n\
-             Without its slot it snapshots every ledger; what is settled is not settled again \
-             (docs/runbook.md#recovery-of-a-lost-slot)",
-            resume(names)
-        ))
+    Finding::failed(
+        SLOT_LSN_GONE,
+        format!("slot {name} was moved past what the connector has read: changes are missing, and {consequence}"),
+    )
+    .saw(format!(
+        "the connector stored {}, the slot begins at {} ({} between them)",
+        lsn(read),
+        lsn(begins),
+        bytes(begins - read)
+    ))
+    .fix(names.recovery())
 }
 
 fn retained(slot: &Slot, server: &Server, names: &Names) -> Finding {
@@ -206,7 +176,7 @@ fn retained(slot: &Slot, server: &Server, names: &Names) -> Finding {
         }
         return Finding::warning(SLOT_RETAINED, format!("slot {} fills the disk: {held}", slot.name))
             .saw(seen(slot))
-            .fix(format!("Let the connector catch up: {}", resume(names)));
+            .fix(format!("Let the connector catch up: {}", names.start()));
     };
     let safe = slot.safe_bytes.unwrap_or(limit - retained);
     if safe > limit / 2 {
@@ -221,9 +191,9 @@ fn retained(slot: &Slot, server: &Server, names: &Names) -> Finding {
     Finding::graded(SLOT_RETAINED, safe < limit / 4, what)
         .saw(seen(slot))
         .fix(format!(
-            "Let the connector catch up: {}\nor gain time: {}",
-            resume(names),
-            more_wal(server)
+            "Let the connector catch up: {}\nor gain time:\n{}",
+            names.start(),
+            more_wal(slot, server)
         ))
 }
 
@@ -244,27 +214,16 @@ fn seen(slot: &Slot) -> String {
     )
 }
 
-fn more_wal(server: &Server) -> String {
-    let now = server.slot_keep_bytes.unwrap_or(0) >> 20;
-    format!(
-        "alter system set max_slot_wal_keep_size = '{}MB'; select pg_reload_conf();",
-        (2 * now).max(4096)
-    )
+/// Twice what there is, and what the slot holds.
+fn more_wal(slot: &Slot, server: &Server) -> String {
+    let wanted = (2 * server.slot_keep_bytes.unwrap_or(0)).max(2 * slot.retained_bytes.unwrap_or(0));
+    keep_wal(wanted)
 }
 
-fn resume(names: &Names) -> String {
-    format!(
-        "`crm-event-processors connectors status` says why it does not run; `curl -X PUT \"$CONNECT_URL/connectors/{}/resume\"` \
-         starts one that somebody stopped",
-        names.connector
-    )
-}
-
-fn restart(names: &Names) -> String {
-    format!(
-        "`curl -X POST \"$CONNECT_URL/connectors/{0}/restart?includeTasks=true\"`; on Confluent Cloud pause it and resume it",
-        names.connector
-    )
+/// Lets slots hold back so much, rounded up; never less than is of use.
+pub fn keep_wal(wanted_bytes: i64) -> String {
+    let gib = (wanted_bytes + (1 << 30) - 1) >> 30;
+    set_server("max_slot_wal_keep_size", &format!("{}GB", gib.max(4)))
 }
 
 /// As PostgreSQL writes it.
@@ -274,20 +233,12 @@ fn show(lsn: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::tests::names;
     use super::super::tests::{of, troubles};
     use super::*;
     use crate::doctor::finding::Severity;
 
     const GIB: i64 = 1 << 30;
-
-    pub(crate) fn names() -> Names {
-        Names {
-            connector: "cdc".to_owned(),
-            slot: "s".to_owned(),
-            publication: "p".to_owned(),
-            user: Some("cdc_user".to_owned()),
-        }
-    }
 
     fn server(keep: Option<i64>) -> Server {
         Server {
@@ -298,6 +249,7 @@ mod tests {
             wal_level: "logical".to_owned(),
             slot_keep_bytes: keep,
             max_slots: 5,
+            slots: 1,
         }
     }
 
@@ -344,8 +296,13 @@ mod tests {
             let verdicts = judged(change, Some(GIB), Some(100));
             assert_eq!(troubles(&verdicts), [("slot.lost", Severity::Failed)]);
             let fix = of(&verdicts, SLOT_LOST).fix.expect("a fix");
-            assert!(fix.starts_with("select pg_drop_replication_slot('s');"), "{fix}");
-            assert!(fix.contains("connectors/cdc/restart"), "{fix}");
+            let order = [
+                "connectors/cdc/stop",
+                "\nselect pg_drop_replication_slot('s');\n",
+                "connectors/cdc/resume",
+            ];
+            let places = order.map(|part| fix.find(part).unwrap_or_else(|| panic!("{part}: {fix}")));
+            assert!(places.is_sorted(), "{fix}");
             assert_eq!(
                 of(&verdicts, SLOT_RETAINED).what,
                 "slot.lost first",
@@ -373,6 +330,20 @@ mod tests {
         assert_eq!(troubles(&verdicts), [("slot.inactive", Severity::Failed)]);
         let verdicts = judged(|slot| slot.wal_status = Some("unreserved".to_owned()), None, Some(100));
         assert_eq!(troubles(&verdicts), [("slot.unreserved", Severity::Failed)]);
+        let fix = of(&verdicts, SLOT_UNRESERVED).fix.expect("a fix");
+        assert!(
+            fix.starts_with("alter system set max_slot_wal_keep_size = '4GB';\n"),
+            "{fix}"
+        );
+    }
+
+    #[test]
+    fn a_new_limit_is_above_what_the_slot_holds() {
+        let holds = |slot: &mut Slot| (slot.safe_bytes, slot.retained_bytes) = (Some(0), Some(20 * GIB));
+        let fix = of(&judged(holds, Some(GIB), Some(100)), SLOT_RETAINED)
+            .fix
+            .expect("a fix");
+        assert!(fix.contains("'40GB'"), "{fix}");
     }
 
     #[test]
@@ -406,7 +377,12 @@ mod tests {
                 ..slot()
             })
             .collect();
-        let full = judge(&others, &server(None), &names(), &Ok(None));
+        let full = Server {
+            slots: 5,
+            ..server(None)
+        };
+        // Of the five some may be of replicas.
+        let full = judge(&others[..3], &full, &names(), &Ok(None));
         assert!(
             of(&full, SLOT_MISSING)
                 .fix

@@ -4,6 +4,7 @@ use crate::doctor::catalogue::{WINDOW_DEDUPE, WINDOW_EVENT_ID, WINDOW_SLOT};
 use crate::doctor::finding::{Finding, Verdicts};
 use crate::pipeline::OldRecords;
 
+use super::slot::keep_wal;
 use super::{bytes, span};
 
 /// What is compared.
@@ -94,7 +95,6 @@ fn slot(slot: &Result<(Option<i64>, f64), String>) -> Finding {
                     format!("a connector may be away for {lasts} at the usual load"),
                 );
             }
-            let wanted_mb = (rate * 2.0 * NIGHT_S) as i64 >> 20;
             Finding::warning(
                 WINDOW_SLOT,
                 format!("a connector that is away for {lasts} loses its slot, at the usual load"),
@@ -104,9 +104,7 @@ fn slot(slot: &Result<(Option<i64>, f64), String>) -> Finding {
                 bytes(*limit),
                 bytes((rate * 3600.0) as i64)
             ))
-            .fix(format!(
-                "alter system set max_slot_wal_keep_size = '{wanted_mb}MB'; select pg_reload_conf();"
-            ))
+            .fix(keep_wal((rate * 2.0 * NIGHT_S) as i64))
         }
     }
 }
@@ -174,7 +172,7 @@ mod tests {
         };
         let finding = of(&judge(&busy), WINDOW_SLOT);
         assert_eq!(finding.severity, Severity::Warning);
-        assert!(finding.fix.is_some_and(|fix| fix.contains("'86400MB'")));
+        assert!(finding.fix.is_some_and(|fix| fix.contains("'85GB'")));
         let blind = Windows {
             slot: Err("no database".to_owned()),
             ..windows()
