@@ -13,6 +13,7 @@ mod dlq;
 mod explain;
 mod hang;
 mod healthcheck;
+mod look;
 mod migrate;
 mod reconcile;
 mod replay;
@@ -49,7 +50,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the worker until SIGTERM.
-    Run(Box<crate::config::Flags>),
+    Run(Box<crate::config::RunFlags>),
     /// Run the worker on an embedded Kafka, a seeded workload and an in-process Inngest, and balance the books.
     Demo(demo::Options),
     /// Say what each recorded message is and what every consumer would do with it.
@@ -69,7 +70,7 @@ enum Command {
     #[command(subcommand)]
     Connectors(connectors::Command),
     /// Print the settings as they are understood, secrets redacted.
-    Config(Box<crate::config::Flags>),
+    Config(Box<crate::config::RunFlags>),
     /// Ask a running worker on this machine whether it is live.
     Healthcheck(healthcheck::Options),
     /// Print the version.

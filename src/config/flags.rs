@@ -7,7 +7,7 @@
 
 use clap::Args;
 
-/// The settings of `run`, as given.
+/// The settings of the worker, as given.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Flags {
     /// Brokers, `host:port` separated by commas.
@@ -241,10 +241,10 @@ pub struct Flags {
     pub otel_sdk_disabled: Option<String>,
 }
 
-/// Every variable, for `.env.example` and its test.
+/// Every variable of `run`, for `.env.example` and its test.
 #[must_use]
 pub fn variables() -> Vec<String> {
-    let command = Flags::augment_args(clap::Command::new("run"));
+    let command = super::RunFlags::augment_args(clap::Command::new("run"));
     command
         .get_arguments()
         .filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned()))

@@ -9,6 +9,7 @@ mod database;
 mod deciding;
 mod flags;
 mod letters;
+mod looking;
 mod push;
 mod reconciling;
 mod secret;
@@ -33,6 +34,7 @@ pub use connecting::{ConnectFlags, Connecting, PlatformFlags, connector_variable
 pub use deciding::Deciding;
 pub use flags::{Flags, variables};
 pub use letters::Letters;
+pub use looking::{Looking, RunFlags, SourceFlags, Watched};
 pub use reconciling::{Out, Reconciling};
 pub use secret::Secret;
 pub use way::{ShadowOut, Way};

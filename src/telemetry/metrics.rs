@@ -13,9 +13,11 @@ use tokio::sync::watch;
 use super::names;
 use super::observed::{Observed, consumer_label, observe};
 use super::otlp::{self, Push, PushError};
+use super::source::Looks;
 use super::status::{Group, Halted, Status};
 use crate::consumers::Consumer;
 use crate::dedupe::Claim;
+use crate::doctor::Report;
 use crate::inngest::Answer;
 use crate::pipeline::Outcome;
 use crate::reconcile::{Ended, Kind};
@@ -53,6 +55,7 @@ pub struct Telemetry {
     reconciler_heals: Counter<u64>,
     reconciler_findings: Gauge<u64>,
     effects_overdue: Gauge<i64>,
+    looks: Looks,
     seen: Arc<Observed>,
 }
 
@@ -171,6 +174,7 @@ impl Telemetry {
                 .i64_gauge(names::EFFECTS_OVERDUE)
                 .with_description("Effects that are due for longer than a quarter of an hour.")
                 .build(),
+            looks: Looks::new(&meter),
             registry,
             provider,
             pushes,
@@ -345,6 +349,17 @@ impl Telemetry {
 
     pub fn overdue(&self, effects: i64) {
         self.effects_overdue.record(effects, &[]);
+    }
+
+    /// Somebody has looked at everything around the worker.
+    pub fn looked(&self, at_ms: i64, report: Arc<Report>) {
+        self.looks.made(at_ms, report);
+    }
+
+    /// When somebody last looked, and what came of it.
+    #[must_use]
+    pub fn last_look(&self) -> Option<(i64, Arc<Report>)> {
+        self.looks.last()
     }
 
     /// Memory is used up and everything is paused, or there is room again.

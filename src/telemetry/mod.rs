@@ -11,6 +11,7 @@ mod metrics;
 pub mod names;
 mod observed;
 mod otlp;
+mod source;
 mod status;
 pub mod watchdog;
 

@@ -4,7 +4,12 @@
 pub(crate) mod push;
 mod watchdog;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
 use crm_event_processors::consumers::Consumer;
+use crm_event_processors::doctor::{Facts, Purpose, Report, Verdicts, facts};
 use crm_event_processors::pipeline::PartitionStatus;
 use crm_event_processors::record::TopicPartition;
 use crm_event_processors::telemetry::{ConsumerStatus, Status, Telemetry};
@@ -35,4 +40,26 @@ pub(super) fn publish_something(telemetry: &Telemetry) {
         joined: true,
         draining: false,
     });
+    telemetry.looked(1, Arc::new(a_look()));
+}
+
+/// At a source of which everything is known.
+fn a_look() -> Report {
+    let facts = Facts {
+        connector: Some(facts::Connector {
+            runs: true,
+            tasks: [1, 0, 0, 0, 0],
+        }),
+        slot: facts::Slot {
+            active: Some(true),
+            lost: Some(false),
+            retained_bytes: Some(1 << 20),
+            safe_bytes: Some(1 << 30),
+        },
+        heartbeat_s: Some(3),
+    };
+    Report {
+        facts,
+        ..Report::new(Verdicts::default(), &BTreeSet::new(), Purpose::Health, Duration::ZERO)
+    }
 }

@@ -14,7 +14,7 @@ mod render;
 use std::collections::BTreeSet;
 
 use clap::Args as _;
-use crm_event_processors::config::Flags;
+use crm_event_processors::config::RunFlags;
 use serde_json::{Map, Value};
 
 use super::tidy::read;
@@ -66,7 +66,7 @@ fn fields(value: &Value) -> &Map<String, Value> {
 
 /// The variables of `run` whose values no help shows: keys, passwords, addresses that hold some.
 fn secrets() -> BTreeSet<String> {
-    let command = Flags::augment_args(clap::Command::new("run"));
+    let command = RunFlags::augment_args(clap::Command::new("run"));
     let hidden = command.get_arguments().filter(|arg| arg.is_hide_env_values_set());
     let secrets: BTreeSet<String> = hidden
         .filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned()))

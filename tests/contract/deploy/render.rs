@@ -274,6 +274,8 @@ fn the_binary_takes_the_settings_of_the_blueprint() {
             "postgres://worker:it-is-secret@pooler.example.com:6543/postgres",
         ),
         ("LEDGER_EFFECTIVE_FROM", "2026-11-21T00:00:00Z"),
+        ("CONFLUENT_ENVIRONMENT", "env-1"),
+        ("CONFLUENT_CLUSTER", "lkc-1"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otlp.example.com"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=it-is-secret"),
         ("REDIS_URL", "redis://red-1:6379"),
