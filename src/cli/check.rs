@@ -71,6 +71,7 @@ impl Options {
                 Purpose::Health
             },
             sends_test_event: self.send_test_event,
+            tries_rights: true,
             drain: DRAIN_DEADLINE,
         })
     }

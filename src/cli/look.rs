@@ -39,6 +39,7 @@ pub(super) fn question(settings: Checking, source: Watched) -> Question {
         areas: areas.into_iter().collect(),
         purpose: Purpose::Health,
         sends_test_event: false,
+        tries_rights: false,
         drain: DRAIN_DEADLINE,
     }
 }

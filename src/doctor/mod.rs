@@ -51,6 +51,8 @@ pub struct Question {
     pub areas: BTreeSet<Area>,
     pub purpose: Purpose,
     pub sends_test_event: bool,
+    /// Rights on topics are tried out. Whoever looks again and again leaves that: each try is a refusal that brokers count.
+    pub tries_rights: bool,
     /// How long a worker that is stopped takes at most.
     pub drain: Duration,
 }
@@ -101,6 +103,7 @@ pub async fn examine(question: &Question, clock: &SharedClock) -> Report {
                 group: settings.group.clone(),
                 sources: settings.topics.clone(),
                 dead_letters: dead_letters(settings),
+                tries_rights: question.tries_rights,
             };
             survey.look(clock.now_ms(), PATIENCE)
         })),

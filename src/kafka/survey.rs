@@ -28,6 +28,8 @@ pub struct Survey {
     pub sources: Vec<String>,
     /// Topics that are written.
     pub dead_letters: Vec<String>,
+    /// Whether it is tried out what may be read and written.
+    pub tries_rights: bool,
 }
 
 /// What was seen.
@@ -179,13 +181,17 @@ impl Survey {
         let asks_rights = self.connection.api_key.is_some();
         let partitions = partitions_of(&metadata, &sources);
         let (rights, settings, members, elsewhere, found) = std::thread::scope(|scope| {
-            let reads = scope.spawn(|| match asks_rights {
+            let left_out = |topics: &[String]| match asks_rights {
+                true => topics.iter().map(|topic| (topic.clone(), untried())).collect(),
+                false => Vec::new(),
+            };
+            let reads = scope.spawn(|| match asks_rights && self.tries_rights {
                 true => self.may_read(&sources, until),
-                false => Vec::new(),
+                false => left_out(&sources),
             });
-            let writes = scope.spawn(|| match asks_rights {
+            let writes = scope.spawn(|| match asks_rights && self.tries_rights {
                 true => self.may_write(runtime, &letters, until),
-                false => Vec::new(),
+                false => left_out(&letters),
             });
             let settings = scope.spawn(|| self.settings(runtime, &sources, &letters, until));
             // It asks every broker, and waits for the slowest.
@@ -367,6 +373,10 @@ fn trouble(connection: &Connection, told: &[Told], error: &str) -> Trouble {
         (None, Some(cause)) => Trouble::Silent(cause),
         (None, None) => Trouble::Silent(error.to_owned()),
     }
+}
+
+fn untried() -> Right {
+    Right::Unknown("not tried by a worker that runs".to_owned())
 }
 
 fn visible(client: &BaseConsumer<Hearing>, all: &Metadata, name: &str, until: Instant) -> Look<Visible> {
