@@ -159,12 +159,17 @@ fn told(exit: Exit) -> Code {
 }
 
 fn telemetry_of(settings: &Settings, instance: &str) -> anyhow::Result<Telemetry> {
-    let Some(push) = &settings.push else {
-        return Ok(Telemetry::new()?);
-    };
-    let (origin, every_s) = (push.origin(), push.interval.as_secs());
-    tracing::info!(origin, every_s, "metrics are pushed");
-    Ok(Telemetry::pushing(push, instance, tokio::runtime::Handle::current())?)
+    let (push, traces) = (settings.push.as_ref(), settings.traces.as_ref());
+    if let Some(push) = push {
+        let (origin, every_s) = (push.origin(), push.interval.as_secs());
+        tracing::info!(origin, every_s, "metrics are pushed");
+    }
+    if let Some(traces) = traces {
+        let (origin, ratio) = (traces.origin(), traces.ratio);
+        tracing::info!(origin, ratio, "traces are pushed");
+    }
+    let runtime = tokio::runtime::Handle::current();
+    Ok(Telemetry::outward(push, traces, instance, &runtime)?)
 }
 
 /// How long a revocation waits for lanes, with this session.

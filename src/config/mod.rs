@@ -26,7 +26,7 @@ use crate::kafka::{Connection, Group, StartAt};
 use crate::postgres::DatabaseUrl;
 use crate::progress::{ConsumerSet, Orders};
 use crate::rows::Table;
-use crate::telemetry::{Push, logging};
+use crate::telemetry::{Push, TracePush, logging};
 
 pub use crate::pipeline::OldRecords;
 pub use checking::Checking;
@@ -64,6 +64,8 @@ pub struct Settings {
     pub http: Option<SocketAddr>,
     /// Unset, metrics are only scraped.
     pub push: Option<Push>,
+    /// Unset, nothing is traced.
+    pub traces: Option<TracePush>,
     pub log_format: logging::Format,
     pub log_filter: String,
 }
@@ -160,7 +162,7 @@ impl Reader {
             Some(address) => self.parsed(Some(address), "HTTP_ADDR", "an address like 127.0.0.1:8080, or off"),
             None => Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
         };
-        let push = self.push(flags);
+        let outward = self.outward(flags, &group.name());
         let log_format = match given(flags.log_format.as_deref()) {
             None | Some("json") => logging::Format::Json,
             Some("text") => logging::Format::Text,
@@ -187,7 +189,8 @@ impl Reader {
             old_records: ledger.old_records,
             way: way?,
             http,
-            push,
+            push: outward.metrics,
+            traces: outward.traces,
             log_format,
             log_filter: given(flags.rust_log.as_deref()).unwrap_or("info").to_owned(),
         })

@@ -29,6 +29,7 @@ mod shared;
 mod signal;
 pub mod source;
 mod standstill;
+mod traced;
 mod undertaker;
 
 use std::collections::BTreeMap;

@@ -13,8 +13,10 @@ mod observed;
 mod otlp;
 mod source;
 mod status;
+mod traces;
 pub mod watchdog;
 
 pub use metrics::{InFlight, Telemetry, TelemetryError};
-pub use otlp::{Push, PushError};
+pub use otlp::{Push, PushError, TracePush};
 pub use status::{ConsumerStatus, Group, Halted, Status};
+pub use traces::{BatchSpan, Stage, StageSpan, Traces};

@@ -63,3 +63,31 @@ fn a_look() -> Report {
         ..Report::new(Verdicts::default(), &BTreeSet::new(), Purpose::Health, Duration::ZERO)
     }
 }
+
+#[test]
+fn the_first_failure_of_anything_that_is_known_is_an_increase() {
+    let telemetry = Telemetry::new().expect("instruments");
+    let before = telemetry.scrape().expect("text");
+    for line in [
+        "crm_rebalances_total{kind=\"lost\"} 0",
+        "crm_offset_commits_total{result=\"failed\"} 0",
+        "crm_database_calls_total{call=\"compare_effects\",consumer=\"currency\",result=\"unavailable\"} 0",
+        "crm_database_calls_total{call=\"evaluate_tiers\",consumer=\"tier\",result=\"done\"} 0",
+        "crm_database_calls_total{call=\"mark_dead\",consumer=\"reward\",result=\"unknown\"} 0",
+        "crm_record_outcomes_total{consumer=\"tier\",outcome=\"dead_lettered\"} 0",
+        "crm_retries_total{consumer=\"decode\",target=\"dead_letters\"} 0",
+    ] {
+        assert!(before.contains(line), "{line} is not in {before}");
+    }
+    // What is counted later has the labels that it began with.
+    telemetry.called(Consumer::Tier, "evaluate_tiers", "done", Duration::from_secs(1));
+    telemetry.retried("decode", "dead_letters");
+    telemetry.rebalanced("lost");
+    let series = |text: &str| {
+        let counters = text.lines().filter(|line| line.contains("_total"));
+        counters
+            .filter_map(|line| line.rsplit_once(' ').map(|(series, _)| series.to_owned()))
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(series(&telemetry.scrape().expect("text")), series(&before));
+}
