@@ -300,9 +300,9 @@ async fn who_refuses_us_and_where_nothing_is_are_told_by_their_exit_codes() {
     let cluster = with(&cloud, &["apply"], &[("CONFLUENT_CLUSTER", "lkc-other")]).await;
     assert_eq!(cluster.code, 78);
     assert!(
-        cluster
-            .err
-            .contains("Check CONFLUENT_ENVIRONMENT and CONFLUENT_CLUSTER"),
+        cluster.err.contains(
+            "Check CONNECT_URL, which Confluent Cloud does not need, and CONFLUENT_ENVIRONMENT and CONFLUENT_CLUSTER"
+        ),
         "{}",
         cluster.err
     );
@@ -340,18 +340,40 @@ async fn what_passes_is_asked_again_and_what_stays_is_told() {
     });
     let client = client.expect("an address");
     cloud.world().faults.extend(std::iter::repeat_with(broken).take(10));
+    let asked = cloud.world().seen.len();
     let told = client.status(NAME, &["sentinel-db"]).await;
-    let Err(ConnectError::Unreachable { detail, .. }) = told else {
+    let Err(ConnectError::Busy {
+        status, times, detail, ..
+    }) = told
+    else {
         panic!("{told:?}");
     };
-    assert_eq!(detail, "500 again and again: Oops ***");
+    assert_eq!((status, detail.as_str()), (500, "Oops ***"));
+    assert_eq!(times as usize, cloud.world().seen.len() - asked);
+    // It says itself that it would be in vain.
     cloud.world().faults.clear();
-    // What was read there is never written back: its asterisks would be the password.
-    let mut masked = Platform::ConfluentCloud.template();
-    masked.set("database.password", "****************");
-    let told = client.put(&masked).await;
+    cloud.world().faults.push_back((429, Some("3600"), json!({})));
+    let told = at(&cloud, &["status"]).await;
+    assert_eq!(told.code, 69, "{}", told.all());
     assert!(
-        matches!(told, Err(ConnectError::Rejected { status: 400, .. })),
-        "{told:?}"
+        told.err.contains("still answers 429 (asked 1x)") && told.err.contains("left alone for 3600 s"),
+        "{}",
+        told.err
     );
+}
+
+#[tokio::test]
+async fn a_place_that_the_platform_does_not_tell_is_not_taken_for_none() {
+    let cloud = Cloud::start(&rising()).await;
+    let client = Client::new(Access {
+        platform: Platform::KafkaConnect,
+        base_url: format!(
+            "{}/connect/v1/environments/{ENVIRONMENT}/clusters/{CLUSTER}",
+            cloud.url()
+        ),
+        key: Some((KEY.to_owned(), SECRET.to_owned())),
+        patience: Duration::ZERO,
+    });
+    let told = client.expect("an address").position(NAME).await;
+    assert!(matches!(told, Err(ConnectError::NotFound { .. })), "{told:?}");
 }

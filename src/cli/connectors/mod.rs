@@ -229,7 +229,7 @@ fn part_name(part: &Part) -> String {
 pub(super) const fn code_of(error: &ConnectError) -> Code {
     match error {
         ConnectError::Address | ConnectError::Refused { .. } | ConnectError::NotFound { .. } => Code::Configuration,
-        ConnectError::Unreachable { .. } => Code::Unavailable,
+        ConnectError::Unreachable { .. } | ConnectError::Busy { .. } => Code::Unavailable,
         ConnectError::Rejected { .. } => Code::Findings,
         ConnectError::Client(_) | ConnectError::NotUnderstood { .. } => Code::Internal,
     }
