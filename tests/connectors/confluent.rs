@@ -91,7 +91,7 @@ async fn a_connector_is_made_and_waited_for_until_its_task_runs() {
 
 #[tokio::test]
 async fn what_somebody_changed_by_hand_is_found_with_its_reason_and_mended() {
-    let cloud = Cloud::start(&[told("RUNNING", &["RUNNING"])]).await;
+    let cloud = Cloud::start(&[told("RUNNING", &["RESTARTING"]), told("RUNNING", &["RUNNING"])]).await;
     assert_eq!(at(&cloud, &["apply"]).await.code, 0);
     {
         let mut world = cloud.world();
