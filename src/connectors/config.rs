@@ -128,6 +128,12 @@ impl Config {
         secret.map(|(_, value)| value).collect()
     }
 
+    /// Whether somebody put asterisks in the place of a value, so that it must not be sent.
+    #[must_use]
+    pub fn is_masked(&self) -> bool {
+        self.iter().any(|(_, value)| is_mask(value))
+    }
+
     /// The same with its secrets masked.
     #[must_use]
     pub fn masked(&self) -> Self {
@@ -303,6 +309,7 @@ mod tests {
         let shown = config.masked().to_json();
         assert!(!shown.contains("sentinel"), "{shown}");
         assert!(shown.contains("${file:/x:y}") && shown.contains(MASK), "{shown}");
+        assert!(config.masked().is_masked() && !config.is_masked());
         assert!(is_mask(MASK) && is_mask("************") && !is_mask("*"));
         assert!(!format!("{config:?}").contains("sentinel"));
     }

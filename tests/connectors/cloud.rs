@@ -40,6 +40,8 @@ pub(super) struct World {
     looks: usize,
     /// What the next requests meet instead of an answer: status, Retry-After, body.
     pub(super) faults: VecDeque<(u16, Option<&'static str>, Value)>,
+    /// What every write meets instead.
+    pub(super) refuses_writes: Option<(u16, Value)>,
     /// Every request that came so far: method and path behind the cluster.
     pub(super) seen: Vec<String>,
 }
@@ -133,7 +135,10 @@ async fn answer(State(world): State<Arc<Mutex<World>>>, request: Request) -> Res
     }
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match (method.as_str(), parts.as_slice()) {
-        ("PUT", ["connectors", name, "config"]) => world.write(name, &body),
+        ("PUT", ["connectors", name, "config"]) => match &world.refuses_writes {
+            Some((status, body)) => reply(*status, body),
+            None => world.write(name, &body),
+        },
         ("GET", ["connectors", name, "config"]) => world.shown(name).map_or_else(no_such, |config| reply(200, &config)),
         ("GET", ["connectors", name, "status"]) => {
             world.status(name).map_or_else(no_such, |status| reply(200, &status))

@@ -249,6 +249,42 @@ async fn nothing_is_sent_that_breaks_a_rule_or_that_the_platform_would_not_take(
 }
 
 #[tokio::test]
+async fn a_write_that_is_refused_is_not_told_as_done() {
+    let cloud = Cloud::start(&rising()).await;
+    cloud.world().refuses_writes = Some((400, json!({"error": {"code": 400, "message": "limit of connectors"}})));
+    let ran = at(&cloud, &["apply"]).await;
+    assert_eq!((ran.code, cloud.writes()), (1, 1), "{}", ran.all());
+    assert!(
+        ran.err.contains("does not take it (400): limit of connectors"),
+        "{}",
+        ran.err
+    );
+    assert!(!ran.out.contains("created"), "{}", ran.out);
+    let ran = at(&cloud, &["apply", "--format", "json"]).await;
+    let report: Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(
+        (ran.code, &report["exists"], report.get("action")),
+        (1, &json!(false), None)
+    );
+}
+
+#[tokio::test]
+async fn what_was_read_from_a_platform_is_never_written_back() {
+    let cloud = Cloud::start(&rising()).await;
+    let masked = at(&cloud, &["render"]).await;
+    let file = Scratch::holding(&masked.out);
+    for arguments in [
+        vec!["apply", "--file", file.path()],
+        vec!["validate", "--online", "--file", file.path()],
+    ] {
+        let ran = at(&cloud, &arguments).await;
+        assert_eq!(ran.code, 1, "{}", ran.all());
+        assert!(ran.out.contains("the asterisks become the value"), "{}", ran.out);
+        assert_eq!(cloud.world().seen, [""; 0]);
+    }
+}
+
+#[tokio::test]
 async fn the_platform_is_asked_for_every_error_and_for_keys_that_it_does_not_know() {
     let cloud = Cloud::start(&rising()).await;
     let ran = at(&cloud, &["validate", "--online"]).await;

@@ -144,6 +144,10 @@ async fn apply(options: &Options, chosen: &Chosen, report: &mut Report) -> anyho
         }
         return Ok(Code::Findings);
     }
+    // Said only of what was done.
+    if !options.dry_run {
+        act(client, chosen, action).await?;
+    }
     if talks {
         println!("{name}: {}", action.words(options.dry_run));
     }
@@ -161,7 +165,6 @@ async fn apply(options: &Options, chosen: &Chosen, report: &mut Report) -> anyho
             report,
         ));
     }
-    act(client, chosen, action).await?;
     let end = wait(
         client,
         name,

@@ -43,8 +43,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     let mut findings = chosen.findings();
     accept(&mut findings, &options.accept)?;
     // Asterisks would be taken for the secret.
-    let masked = |finding: &Finding| finding.found.as_deref().is_some_and(|found| found.starts_with("**"));
-    let is_masked = findings.iter().any(masked);
+    let is_masked = chosen.config.is_masked();
     let online = if options.online && !is_masked {
         Some(runtime()?.block_on(chosen.client()?.validate(&chosen.config))?)
     } else {
