@@ -131,8 +131,9 @@ impl Cause {
             }
             Self::DatabaseUnreachable => "the platform does not reach the database: host, port, IPv4, firewall",
             Self::KafkaGrant => {
-                "the connector's account lacks a right on Kafka; the usual one is __debezium-heartbeat.<prefix>, which \
-                 lies outside of the prefix"
+                "the connector's account lacks a right on Kafka; the usual one is on the heartbeats' topic, which lies outside of \
+                 the prefix: __debezium-heartbeat.<prefix>, on Confluent Cloud __debezium-heartbeat-lcc-....<prefix> \
+                 (connectors/README.md has the grants)"
             }
             Self::KafkaLogin => "Kafka refuses the connector's account or its key",
             Self::TopicMissing => "a topic that the connector writes is not there, and it may not make it",
