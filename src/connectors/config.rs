@@ -197,6 +197,11 @@ pub(super) fn is_mask(value: &str) -> bool {
     value.starts_with("**")
 }
 
+/// Whether there is a placeholder of ours in it.
+pub(super) fn has_placeholder(value: &str) -> bool {
+    placeholder(value).is_some()
+}
+
 /// A value as it may be shown.
 pub(super) fn shown<'a>(key: &str, value: &'a str) -> &'a str {
     if is_secret(key) && !is_open(value) { MASK } else { value }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crm_event_processors::connectors::{Access, Client, ConnectError, Platform};
 use serde_json::{Value, json};
 
-use super::cloud::{CLUSTER, Cloud, ENVIRONMENT, KEY, SECRET, Told, told};
+use super::cloud::{CLUSTER, Cloud, ENVIRONMENT, KEY, KEYS, SECRET, Told, told};
 use super::{Ran, Scratch, connectors};
 
 const NAME: &str = "crm-cdc-source";
@@ -284,12 +284,20 @@ async fn what_was_read_from_a_platform_is_never_written_back() {
     }
 }
 
+#[test]
+fn the_template_has_no_key_that_the_plugin_does_not_have() {
+    for (key, _) in Platform::ConfluentCloud.template().iter() {
+        assert!(KEYS.iter().any(|(known, _)| *known == key), "{key}");
+    }
+}
+
 #[tokio::test]
 async fn the_platform_is_asked_for_every_error_and_for_keys_that_it_does_not_know() {
     let cloud = Cloud::start(&rising()).await;
     let ran = at(&cloud, &["validate", "--online"]).await;
     assert_eq!(ran.code, 0, "{}", ran.all());
     assert!(ran.out.contains("Confluent Cloud finds nothing wrong"), "{}", ran.out);
+    assert!(!ran.out.contains("unknown to the platform"), "{}", ran.out);
     let file = Scratch::holding(
         r#"{"name": "crm-cdc-source", "connector.class": "PostgresCdcSourceV2", "tasks.max": "1", "made.up": "1",
             "database.hostname": "db.refused", "database.port": "5432", "database.user": "${DATABASE_USER}",

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 
-use super::{Needs, Source, accept, has_errors, print_findings, runtime, table};
+use super::{Needs, Source, accept, has_errors, print_findings, print_unjudged, runtime, table};
 use crate::cli::{Code, Format};
 use crate::connectors::Validation;
 use crate::connectors::rules::Finding;
@@ -28,8 +28,10 @@ pub(in crate::cli) struct Options {
 struct Report {
     platform: &'static str,
     findings: Vec<Finding>,
-    /// Not filled in, so not judged.
+    /// Placeholders that are not filled in.
     unfilled: Vec<String>,
+    /// Keys whose values are not known here.
+    unjudged: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     online: Option<Validation>,
 }
@@ -59,6 +61,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
             .into_iter()
             .map(ToOwned::to_owned)
             .collect(),
+        unjudged: chosen.unjudged(),
         online,
     };
     match options.format {
@@ -71,8 +74,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
 fn print(report: &Report, was_not_asked: bool) {
     print_findings(&report.findings);
     if !report.unfilled.is_empty() {
-        println!("not filled in, so not judged: {}", report.unfilled.join(", "));
+        println!("not filled in: {}", report.unfilled.join(", "));
     }
+    print_unjudged(&report.unjudged);
     match report.findings.len() {
         0 => println!("no rule for {} is broken", report.platform),
         1 => println!("1 rule for {} is broken", report.platform),
