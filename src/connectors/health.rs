@@ -3,8 +3,8 @@
 //! A connector that says RUNNING while its task has failed is the usual broken picture, so tasks count. Both platforms have
 //! their own words; these are all that are documented, and one that is not is never taken for well.
 //!
-//! What they say is not the whole truth: a connector that waits for its slot, because another one reads from it or because the
-//! server has invalidated it, tries again without end and says RUNNING meanwhile, and so does its task. Only the database knows.
+//! What they say is not the whole truth: a connector that waits for its slot or its database tries again and says RUNNING
+//! meanwhile, and so does its task, for as long as `connectors/README.md` says. Only the database knows.
 
 use serde::Deserialize;
 
