@@ -3,6 +3,8 @@
 CARGO := cargo
 ARGS ?=
 CHECKS ?= bans licenses sources
+# Another version reads deny.toml in another way. This one needs Rust 1.88.
+DENY := 0.20.2
 # Most tests wait, for joins, sessions and brokers: with one a core the suite takes twice as long.
 export RUST_TEST_THREADS ?= 6
 
@@ -49,7 +51,7 @@ fmt: ## format
 	$(CARGO) fmt
 
 deny: toolchain ## licences, sources and banned crates (installs cargo-deny once); CHECKS=advisories
-	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	@$(CARGO) deny --version 2>/dev/null | grep -qx 'cargo-deny $(DENY)' || $(CARGO) install --locked --version $(DENY) cargo-deny
 	$(CARGO) deny check $(CHECKS)
 
 explain: toolchain ## explain recorded messages; FILE=messages.jsonl (as `kcat -J` prints them)

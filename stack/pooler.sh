@@ -9,6 +9,10 @@ pooler_start() {
   require_free_port pooler "$POOLER_PORT"
   mkdir -p "$DATA/pooler"
   echo '"crm" "crm"' >"$DATA/pooler/users"
+  # From 1.21 on it can carry prepared statements from session to session, and later ones do so unasked. Older ones do not know the word.
+  local version prepared=
+  version=$("$(pgbouncer_bin)" --version | sed -n 's/^PgBouncer //p')
+  [[ $(printf '%s\n' 1.21 "$version" | sort -V | head -n 1) != 1.21 ]] || prepared='max_prepared_statements = 0'
   # Few sessions, so that many clients must share them; every database of the server, since tests make their own.
   cat >"$DATA/pooler/pgbouncer.ini" <<INI
 [databases]
@@ -22,6 +26,7 @@ auth_file = $DATA/pooler/users
 pool_mode = transaction
 default_pool_size = 4
 max_client_conn = 200
+$prepared
 INI
   # It refuses to run as root.
   local setpriv=()

@@ -35,10 +35,11 @@ pub const MAX_BYTES: usize = 32 * 1024 * 1024;
 pub const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a revocation waits for lanes, but never more than half of a session.
 const REVOKE_DEADLINE: Duration = Duration::from_secs(8);
-/// How long a shutdown waits for lanes. The last commit may take 5 s more, leaving 2 s, and pushing the metrics a last time
-/// 5 s: the platform's kill delay must be longer (`render.yaml` says 60 s).
+/// How long a shutdown waits for lanes. The last commit may take 5 s more, the reconciler's page and leaving 2 s each, and
+/// pushing the metrics a last time 5 s, 39 s in all: the platform's kill delay must be longer (`render.yaml` says 60 s).
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
-/// A client whose brokers are away may take a session to leave; the process does not wait for it.
+/// A client whose brokers are away may take a session to leave, and the reconciler is in the midst of a page; the process waits
+/// for neither. Each takes this once.
 pub const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(flags: &RunFlags) -> anyhow::Result<Code> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +10,7 @@ use tokio_postgres::config::Host;
 
 use super::address::is_private;
 use super::{given, shown};
-use crate::connectors::{Access, Config, Platform, SERVICE_ACCOUNT, database};
+use crate::connectors::{Access, CONFLUENT_CLOUD, Config, Platform, SERVICE_ACCOUNT, database};
 
 /// Where the connector runs, as given. `check` and `run` ask there, too.
 #[derive(Debug, Clone, Default, Args)]
@@ -146,16 +147,24 @@ impl PlatformFlags {
                     }
                     id
                 });
-                let origin = url.unwrap_or("https://api.confluent.cloud").trim_end_matches('/');
+                let origin = url.unwrap_or(CONFLUENT_CLOUD).trim_end_matches('/');
                 format!("{origin}/connect/v1/environments/{environment}/clusters/{cluster}")
             }
         };
-        // A key over http is everybody's key.
-        if key.is_some() && is_open(&base_url) {
-            problems.push(
-                "CONNECT_URL is http://, and CONNECT_API_KEY would travel for everybody to read: use https://"
-                    .to_owned(),
-            );
+        // Every configuration that is sent has the database's password, and Kafka Connect shows it to whoever reads one.
+        if is_open(platform, &base_url) {
+            let secret = if key.is_some() {
+                "CONNECT_API_SECRET and the database's password"
+            } else {
+                "the database's password"
+            };
+            let mend = match platform {
+                Platform::KafkaConnect => "use https://",
+                Platform::ConfluentCloud => "Confluent Cloud needs no CONNECT_URL",
+            };
+            problems.push(format!(
+                "CONNECT_URL is http://, and {secret} would travel for everybody to read: {mend}"
+            ));
         }
         (problems.len() == before).then(|| Access {
             platform,
@@ -250,10 +259,20 @@ pub fn connector_variables() -> Vec<String> {
     names.filter(|name| !of_run.contains(name)).collect()
 }
 
-/// Whether it crosses a network that is not ours without TLS.
-fn is_open(url: &str) -> bool {
+/// Whether it crosses a network that is not ours without TLS. Confluent Cloud is in nobody's network: only a double of it is on
+/// this machine, and a Kafka Connect next door must not get the key of the cloud.
+fn is_open(platform: Platform, url: &str) -> bool {
     let url = reqwest::Url::parse(url).ok().filter(|url| url.scheme() == "http");
-    url.is_some_and(|url| !url.host_str().is_some_and(is_private))
+    let is_ours = |host: &str| match platform {
+        Platform::KafkaConnect => is_private(host),
+        Platform::ConfluentCloud => is_loopback(host),
+    };
+    url.is_some_and(|url| !url.host_str().is_some_and(is_ours))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    address.map_or(host == "localhost", |address| address.is_loopback())
 }
 
 type Values = BTreeMap<&'static str, String>;
@@ -444,6 +463,39 @@ mod tests {
         }
         // Nobody is asked.
         assert!(read(&ConnectFlags::default(), false).1.is_empty());
+    }
+
+    #[test]
+    fn nothing_secret_crosses_a_network_that_is_not_ours_without_tls() {
+        let key = || cloud().platform;
+        let none = PlatformFlags::default;
+        let both = "CONNECT_API_SECRET and the database's password";
+        let table = [
+            (none(), "http://connect.example:8083", Some("the database's password")),
+            (none(), "http://203.0.113.7:8083", Some("the database's password")),
+            (none(), "http://connect:8083", None),
+            (none(), "http://10.0.0.1:8083", None),
+            (none(), "https://connect.example", None),
+            // CONNECT_URL is left over from a Kafka Connect of one's own.
+            (key(), "http://connect:8083", Some(both)),
+            (key(), "http://10.0.0.1:8083", Some(both)),
+            (key(), "http://127.0.0.1:8083", None),
+            (key(), "http://[::1]:8083", None),
+            (key(), "http://localhost:8083", None),
+        ];
+        for (platform, url, wanted) in table {
+            let flags = at(PlatformFlags {
+                connect_url: some(url),
+                ..platform
+            });
+            let (_, problems) = read(&flags, true);
+            assert_eq!(problems.len(), usize::from(wanted.is_some()), "{url}: {problems:?}");
+            let told = problems.concat();
+            assert!(
+                wanted.is_none_or(|secret| told.contains(&format!("http://, and {secret} would"))),
+                "{told}"
+            );
+        }
     }
 
     #[test]

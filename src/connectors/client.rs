@@ -64,6 +64,15 @@ pub enum ConnectError {
     Client(String),
     #[error("{at} does not answer: {detail}")]
     Unreachable { at: String, detail: String },
+    /// It answers, and each time that it cannot now.
+    #[error("{at} still answers {status} (asked {times}x): {detail}. {mend}")]
+    Busy {
+        at: String,
+        status: u16,
+        times: u32,
+        detail: String,
+        mend: String,
+    },
     #[error("{at} refuses us ({status}): {detail}. {mend}")]
     Refused {
         at: String,
@@ -97,6 +106,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// The validation of a connector describes every key it has, in some 200 KiB.
 const MAX_REPLY_BYTES: usize = 8 * 1024 * 1024;
+/// Where Confluent Cloud is.
+pub const CONFLUENT_CLOUD: &str = "https://api.confluent.cloud";
 const USER_AGENT: &str = concat!("crm-event-processors/", env!("CARGO_PKG_VERSION"));
 
 impl Client {
@@ -180,14 +191,11 @@ impl Client {
     /// The place in the WAL up to which it has read, as it has stored it. `None`: it has stored none yet.
     ///
     /// # Errors
-    /// No answer that helps.
+    /// No answer that helps. A 404 is none: there is no such connector, or the server is too old to tell.
     pub async fn position(&self, name: &str) -> Result<Option<i64>, ConnectError> {
         let reply = self
             .ask(Method::GET, &["connectors", name, "offsets"], None, &[])
             .await?;
-        if reply.status == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
         let reply = self.accepted(reply, &[])?;
         let stored: Stored =
             serde_json::from_slice(&reply.body).map_err(|_invalid| self.not_understood("no offsets"))?;
@@ -245,20 +253,21 @@ impl Client {
         let url = self.url(path)?;
         let until = Instant::now() + self.access.patience;
         let mut wait = FIRST_WAIT;
+        let mut times = 0;
         loop {
+            times += 1;
             let reply = self.send(method.clone(), url.clone(), body.clone(), secrets).await?;
             if !passes(reply.status) {
                 return Ok(reply);
             }
             let pause = reply.retry_after.unwrap_or(wait).max(wait);
             if Instant::now() + pause > until {
-                return Err(ConnectError::Unreachable {
+                return Err(ConnectError::Busy {
                     at: self.at(),
-                    detail: format!(
-                        "{} again and again: {}",
-                        reply.status.as_u16(),
-                        self.detail(&reply.body, secrets)
-                    ),
+                    status: reply.status.as_u16(),
+                    times,
+                    detail: self.detail(&reply.body, secrets),
+                    mend: mend_busy(reply.status, reply.retry_after.filter(|asked| *asked > wait)),
                 });
             }
             tokio::time::sleep(pause).await;
@@ -332,7 +341,11 @@ impl Client {
             (404, Platform::ConfluentCloud) => ConnectError::NotFound {
                 at,
                 detail,
-                mend: "Check CONFLUENT_ENVIRONMENT and CONFLUENT_CLUSTER",
+                mend: if self.access.base_url.starts_with(CONFLUENT_CLOUD) {
+                    "Check CONFLUENT_ENVIRONMENT and CONFLUENT_CLUSTER"
+                } else {
+                    "Check CONNECT_URL, which Confluent Cloud does not need, and CONFLUENT_ENVIRONMENT and CONFLUENT_CLUSTER"
+                },
             },
             (404, Platform::KafkaConnect) => ConnectError::NotFound {
                 at,
@@ -413,6 +426,22 @@ impl fmt::Debug for Client {
 /// 409 is Kafka Connect's word for a rebalance; nothing here is created by a call that could find it there already.
 fn passes(status: StatusCode) -> bool {
     matches!(status.as_u16(), 409 | 429) || status.is_server_error()
+}
+
+/// What to do about an answer that does not pass; with the time that it asks us to wait, if that is longer than we do.
+fn mend_busy(status: StatusCode, asked: Option<Duration>) -> String {
+    if let Some(asked) = asked {
+        return format!(
+            "It wants to be left alone for {} s, which is longer than we wait: try again then",
+            asked.as_secs()
+        );
+    }
+    let mend = match status.as_u16() {
+        409 => "It shares out its work all the time: look whether its workers stay up",
+        429 => "Try again in a minute, and look who else asks it so often",
+        _ => "Try again, and look at its log, or at the status page of whoever runs it",
+    };
+    mend.to_owned()
 }
 
 /// Keys that the connector hands to converters and the like, which have definitions of their own.
@@ -499,80 +528,5 @@ impl Stored {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn client(base_url: &str) -> Result<Client, ConnectError> {
-        Client::new(Access {
-            platform: Platform::KafkaConnect,
-            base_url: base_url.to_owned(),
-            key: Some(("key".to_owned(), "sentinel-1".to_owned())),
-            patience: Duration::ZERO,
-        })
-    }
-
-    #[test]
-    fn the_place_that_a_connector_has_stored_is_the_furthest_that_it_names() {
-        for (body, wanted) in [
-            (r#"{"offsets": []}"#, None),
-            (
-                r#"{"offsets": [{"partition": {"server": "crm"}, "offset": null}]}"#,
-                None,
-            ),
-            (
-                r#"{"offsets": [{"offset": {"lsn": 7, "lsn_proc": 9, "lsn_commit": 8, "txId": 99}}]}"#,
-                Some(9),
-            ),
-        ] {
-            let stored: Stored = serde_json::from_str(body).expect("understood");
-            assert_eq!(stored.position(), wanted, "{body}");
-        }
-    }
-
-    #[test]
-    fn a_name_cannot_change_the_rest_of_the_address() {
-        let client = client("http://connect.example:8083/base/").expect("an address");
-        let url = |path: &[&str]| client.url(path).expect("an address").to_string();
-        assert_eq!(
-            url(&["connectors", "a/../b?c", "config"]),
-            "http://connect.example:8083/base/connectors/a%2F..%2Fb%3Fc/config"
-        );
-        assert_eq!(
-            url(&["connectors", "c", "restart?onlyFailed=true"]),
-            "http://connect.example:8083/base/connectors/c/restart?onlyFailed=true"
-        );
-        assert!(!format!("{client:?}").contains("sentinel"));
-    }
-
-    #[test]
-    fn an_address_that_cannot_be_meant_is_refused() {
-        for base in [
-            "",
-            "connect:8083",
-            "ftp://x",
-            "https://user:pw@x",
-            "https://x/?a=b",
-            "data:x",
-        ] {
-            assert_eq!(client(base).err(), Some(ConnectError::Address), "{base}");
-        }
-    }
-
-    #[test]
-    fn what_went_wrong_is_told_in_whatever_shape_it_comes() {
-        let table: [(&str, &str); 6] = [
-            (
-                r#"{"error_code": 400, "message": "invalid:\n\nA value is required\nmore\nand more"}"#,
-                "invalid: A value is required more",
-            ),
-            (r#"{"error": {"code": 401, "message": "Unauthorized"}}"#, "Unauthorized"),
-            (r#"{"error": null}"#, r#"{"error": null}"#),
-            ("<html>\n502 sentinel-1\n</html>", "<html> 502 *** </html>"),
-            ("", "no reason given"),
-            ("\u{1b}[2J", "\\u001b[2J"),
-        ];
-        for (body, wanted) in table {
-            assert_eq!(detail(body.as_bytes(), &["sentinel-1"]), wanted, "{body}");
-        }
-    }
-}
+#[path = "client_tests.rs"]
+mod tests;

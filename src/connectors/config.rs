@@ -128,6 +128,12 @@ impl Config {
         secret.map(|(_, value)| value).collect()
     }
 
+    /// Whether somebody put asterisks in the place of a value, so that it must not be sent.
+    #[must_use]
+    pub fn is_masked(&self) -> bool {
+        self.iter().any(|(_, value)| is_mask(value))
+    }
+
     /// The same with its secrets masked.
     #[must_use]
     pub fn masked(&self) -> Self {
@@ -189,6 +195,11 @@ pub fn is_secret(key: &str) -> bool {
 /// Whether somebody put asterisks in the place of the value.
 pub(super) fn is_mask(value: &str) -> bool {
     value.starts_with("**")
+}
+
+/// Whether there is a placeholder of ours in it.
+pub(super) fn has_placeholder(value: &str) -> bool {
+    placeholder(value).is_some()
 }
 
 /// A value as it may be shown.
@@ -303,6 +314,7 @@ mod tests {
         let shown = config.masked().to_json();
         assert!(!shown.contains("sentinel"), "{shown}");
         assert!(shown.contains("${file:/x:y}") && shown.contains(MASK), "{shown}");
+        assert!(config.masked().is_masked() && !config.is_masked());
         assert!(is_mask(MASK) && is_mask("************") && !is_mask("*"));
         assert!(!format!("{config:?}").contains("sentinel"));
     }

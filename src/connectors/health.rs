@@ -3,8 +3,8 @@
 //! A connector that says RUNNING while its task has failed is the usual broken picture, so tasks count. Both platforms have
 //! their own words; these are all that are documented, and one that is not is never taken for well.
 //!
-//! What they say is not the whole truth: a connector that waits for its slot, because another one reads from it or because the
-//! server has invalidated it, tries again without end and says RUNNING meanwhile, and so does its task. Only the database knows.
+//! What they say is not the whole truth: a connector that waits for its slot or its database tries again and says RUNNING
+//! meanwhile, and so does its task, for as long as `connectors/README.md` says. Only the database knows.
 
 use serde::Deserialize;
 
@@ -131,8 +131,9 @@ impl Cause {
             }
             Self::DatabaseUnreachable => "the platform does not reach the database: host, port, IPv4, firewall",
             Self::KafkaGrant => {
-                "the connector's account lacks a right on Kafka; the usual one is __debezium-heartbeat.<prefix>, which \
-                 lies outside of the prefix"
+                "the connector's account lacks a right on Kafka; the usual one is on the heartbeats' topic, which lies outside of \
+                 the prefix: __debezium-heartbeat.<prefix>, on Confluent Cloud __debezium-heartbeat-lcc-....<prefix> \
+                 (connectors/README.md has the grants)"
             }
             Self::KafkaLogin => "Kafka refuses the connector's account or its key",
             Self::TopicMissing => "a topic that the connector writes is not there, and it may not make it",

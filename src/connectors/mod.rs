@@ -23,6 +23,6 @@ pub use template::{Platform, SERVICE_ACCOUNT, database};
 pub use words::presentable;
 
 #[cfg(feature = "io")]
-pub use client::{Access, Client, ConnectError, Validation};
+pub use client::{Access, CONFLUENT_CLOUD, Client, ConnectError, Validation};
 #[cfg(feature = "io")]
 pub use waiting::{End, wait};

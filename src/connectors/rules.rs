@@ -1,11 +1,12 @@
 //! What a connector must be set to so that the worker loses nothing: takes a configuration, gives findings with their reasons.
 //!
 //! Every rule is about one key, which is its name. The table below is the whole of it; `connectors/README.md` says the same for
-//! people, and a test holds both templates and that table to each other. A value that is not filled in yet is not judged.
+//! people, and a test holds both templates and that table to each other. A value that is not known here, because it is not filled
+//! in yet or stands where only Kafka Connect can look, is not judged, and [`unjudged`] names its key.
 
 use std::collections::BTreeSet;
 
-use super::config::{Config, is_mask, shown};
+use super::config::{Config, has_placeholder, is_mask, shown};
 use super::template::Platform;
 use crate::rows::Table;
 
@@ -65,7 +66,7 @@ enum Must {
 /// What a key is set to.
 enum Value<'a> {
     Unset,
-    /// A placeholder, or the name of a place where Kafka Connect looks.
+    /// A placeholder of ours; on Kafka Connect also the name of a place where it looks itself.
     Unknown,
     Text(&'a str),
 }
@@ -75,7 +76,6 @@ use On::{Both, Confluent, Connect};
 use Severity::{Error, Warning};
 
 const JSON_CONVERTER: &str = "org.apache.kafka.connect.json.JsonConverter";
-const HEARTBEAT_TABLE: &str = "dbz_heartbeat";
 /// Five minutes: the age at which a quiet slot is worth a look.
 const LONGEST_HEARTBEAT_MS: u64 = 300_000;
 
@@ -90,7 +90,7 @@ const fn rule(on: On, key: &'static str, must: Must, severity: Severity, why: &'
 }
 
 #[rustfmt::skip] // one line a rule and one for its reason: a table
-const RULES: [Rule; 52] = [
+const RULES: [Rule; 53] = [
     rule(Both, "connector.class", Hold(class), Error,
         "each platform has its own connector; the first version of Confluent's has reached its end of life"),
     rule(Both, "name", Hold(name), Error, "offsets belong to the name: without its own a connector has no memory"),
@@ -116,7 +116,10 @@ const RULES: [Rule; 52] = [
         "the doctor and the runbook look for this name; the slot under another name holds back WAL for ever"),
     rule(Both, "slot.drop.on.stop", BeOrUnset("false"), Error, "every restart would lose the place, and snapshot everything"),
     rule(Both, "lsn.flush.mode", BeOrUnset("connector"), Error, "a position that nobody flushes holds back WAL until the slot is lost"),
-    rule(Confluent, "plugin.name", BeOrUnset("pgoutput"), Error, "the only plugin that every PostgreSQL has"),
+    rule(Both, "flush.lsn.source", BeOrUnset("true"), Error,
+        "the old name of lsn.flush.mode: with `false` nobody flushes, and WAL is held back until the slot is lost"),
+    rule(Both, "offset.mismatch.strategy", Hold(mismatch), Error,
+        "where the slot is ahead, `trust_slot` and `trust_greater_lsn` leave out in silence what lies between"),
     rule(Connect, "plugin.name", Be("pgoutput"), Error, "the only plugin that every PostgreSQL has; Debezium's default is another one"),
     rule(Both, "publication.name", Be("crm_cdc_publication"), Error, "the publication that `migrate` makes and the doctor looks at"),
     rule(Both, "publication.autocreate.mode", Be("disabled"), Error,
@@ -124,7 +127,7 @@ const RULES: [Rule; 52] = [
     rule(Both, "heartbeat.interval.ms", Hold(heartbeat_interval), Error,
         "while the ledgers are quiet the slot would hold back the WAL of the whole server until it is lost"),
     rule(Both, "heartbeat.action.query", Hold(heartbeat_query), Error,
-        "a heartbeat moves the slot only if it writes a row of a published table"),
+        "a heartbeat moves the slot only if it writes a row of a published table each time; an update alone finds no row in a new one"),
     rule(Both, "signal.data.collection", Be("public.dbz_signal"), Warning, "without it nobody can ask for a part once more after a gap"),
 
     // What arrives.
@@ -144,14 +147,15 @@ const RULES: [Rule; 52] = [
         "the worker knows a column that was not sent by this text; another one would be taken for a value"),
     rule(Both, "value.converter.replace.null.with.default", Be("false"), Error,
         "a NULL would arrive as the column's default: an amount that nobody entered looks entered"),
-    rule(Both, "key.converter.schemas.enable", Be("false"), Warning, "the schema in every record is many times larger than the row"),
+    rule(Confluent, "key.converter.schemas.enable", BeOrUnset("false"), Warning, "the schema in every record is many times larger than the row"),
+    rule(Connect, "key.converter.schemas.enable", Be("false"), Warning, "the schema in every record is many times larger than the row"),
     rule(Both, "value.converter.schemas.enable", Be("false"), Warning, "the schema in every record is many times larger than the row"),
     rule(Confluent, "output.key.format", BeOrUnset("JSON"), Error, "the worker reads plain JSON"),
     rule(Confluent, "output.data.format", BeOrUnset("JSON"), Error, "the worker reads plain JSON, not the registry's format"),
     rule(Connect, "key.converter", Be(JSON_CONVERTER), Error, "the worker reads plain JSON; unset, the Connect worker decides"),
     rule(Connect, "value.converter", Be(JSON_CONVERTER), Error, "the worker reads plain JSON; unset, the Connect worker decides"),
     rule(Both, "tombstones.on.delete", BeOrUnset("true"), Warning, "a compacted topic forgets a deleted row only by its tombstone"),
-    rule(Both, "provide.transaction.metadata", BeOrUnset("false"), Warning, "two more records a transaction, which nobody reads"),
+    rule(Connect, "provide.transaction.metadata", BeOrUnset("false"), Warning, "two more records a transaction, which nobody reads"),
     rule(Both, "errors.tolerance", BeOrUnset("none"), Error, "with `all` a source drops what it cannot convert, in silence"),
     rule(Both, "event.processing.failure.handling.mode", BeOrUnset("fail"), Error, "a change that cannot be read would be left out, in silence"),
 
@@ -162,8 +166,7 @@ const RULES: [Rule; 52] = [
         "the connector signs in to the database"),
     rule(Both, "database.dbname", Hold(|question| given(question, "database.dbname", "the database of the ledgers")), Error,
         "a slot is of one database"),
-    rule(Confluent, "database.sslmode", Hold(ssl_mode), Error, "anything less lets whoever is in between read the ledgers and the password"),
-    rule(Connect, "database.sslmode", Hold(ssl_mode), Warning, "anything less lets whoever is in between read the ledgers and the password"),
+    rule(Both, "database.sslmode", Hold(ssl_mode), Error, "anything less lets whoever is in between read the ledgers and the password"),
     rule(Confluent, "kafka.auth.mode", Be("SERVICE_ACCOUNT"), Warning, "a service account needs no Kafka secret in the configuration"),
     rule(Confluent, "kafka.service.account.id", Hold(account), Error, "the account with which the connector writes to Kafka"),
 ];
@@ -195,6 +198,14 @@ pub fn check(question: &Question<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = masked.chain(broken).collect();
     findings.sort_by_key(|finding| finding.severity);
     findings
+}
+
+/// The keys whose values are not known here, so that no rule was held to them.
+#[must_use]
+pub fn unjudged<'a>(question: &Question<'a>) -> Vec<&'a str> {
+    let keys = question.config.iter().map(|(key, _)| key);
+    keys.filter(|key| matches!(question.value(key), Value::Unknown))
+        .collect()
 }
 
 /// Why a key is set to what it is set to; if a rule is about it.
@@ -244,8 +255,16 @@ impl<'a> Question<'a> {
     fn value(&self, key: &str) -> Value<'a> {
         match self.config.get(key).map(str::trim) {
             None | Some("") => Value::Unset,
-            Some(text) if text.contains("${") => Value::Unknown,
+            Some(text) if self.is_unknown(text) => Value::Unknown,
             Some(text) => Value::Text(text),
+        }
+    }
+
+    /// Confluent Cloud looks nowhere: what we do not fill arrives as it is written.
+    fn is_unknown(&self, text: &str) -> bool {
+        match self.platform {
+            Platform::ConfluentCloud => has_placeholder(text),
+            Platform::KafkaConnect => text.contains("${"),
         }
     }
 
@@ -310,10 +329,22 @@ fn heartbeat_interval(question: &Question<'_>) -> Option<String> {
 }
 
 fn heartbeat_query(question: &Question<'_>) -> Option<String> {
-    let wanted = "an upsert into public.dbz_heartbeat";
+    const INTO: &str = "insert into public.dbz_heartbeat ";
+    // Without the second half, the first beat is the last one that is written.
+    let wanted = "insert into public.dbz_heartbeat (...) values (...) on conflict (id) do update set ...";
     question.unless("heartbeat.action.query", wanted, |query| {
-        query.contains(HEARTBEAT_TABLE)
+        let query = query.to_ascii_lowercase().replace('(', " (");
+        let query = query.split_whitespace().collect::<Vec<_>>().join(" ");
+        query.starts_with(INTO) && query.contains(" do update ")
     })
+}
+
+fn mismatch(question: &Question<'_>) -> Option<String> {
+    let jumps = matches!(
+        question.value("offset.mismatch.strategy"),
+        Value::Text("trust_slot" | "trust_greater_lsn")
+    );
+    jumps.then(|| "trust_offset, no_validation or unset".to_owned())
 }
 
 fn prefix(question: &Question<'_>) -> Option<String> {
@@ -339,12 +370,17 @@ fn given(question: &Question<'_>, key: &str, wanted: &str) -> Option<String> {
 }
 
 fn ssl_mode(question: &Question<'_>) -> Option<String> {
-    if let Value::Text("localhost" | "127.0.0.1" | "::1") | Value::Unknown = question.value("database.hostname") {
-        return None;
+    const KEY: &str = "database.sslmode";
+    if question.platform == Platform::ConfluentCloud {
+        // It knows no stricter one, and no host is its own.
+        return question.unless(KEY, "require", |mode| mode == "require");
     }
-    question.unless("database.sslmode", "require, verify-ca or verify-full", |mode| {
-        matches!(mode, "require" | "verify-ca" | "verify-full")
-    })
+    match (question.value("database.hostname"), question.value(KEY)) {
+        (Value::Text("localhost" | "127.0.0.1" | "::1"), _) | (Value::Unknown, Value::Unset) => None,
+        _ => question.unless(KEY, "require, verify-ca or verify-full", |mode| {
+            matches!(mode, "require" | "verify-ca" | "verify-full")
+        }),
+    }
 }
 
 fn account(question: &Question<'_>) -> Option<String> {

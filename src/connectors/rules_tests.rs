@@ -14,7 +14,7 @@ fn filled(platform: Platform) -> Config {
     }
     match platform {
         Platform::ConfluentCloud => config.set("kafka.service.account.id", "sa-abc"),
-        Platform::KafkaConnect => config.set("database.sslmode", "require"),
+        Platform::KafkaConnect => {}
     }
     config
 }
@@ -40,16 +40,13 @@ fn both_templates_keep_every_rule_filled_or_not() {
     for platform in Platform::ALL {
         assert_eq!(findings(&filled(platform), platform), [], "{platform:?}");
     }
-    assert_eq!(
-        findings(&Platform::ConfluentCloud.template(), Platform::ConfluentCloud),
-        []
-    );
-    // Whether its database is on this machine is not known yet.
-    assert_eq!(findings(&Platform::KafkaConnect.template(), Platform::KafkaConnect), []);
+    for platform in Platform::ALL {
+        assert_eq!(findings(&platform.template(), platform), [], "{platform:?}");
+    }
 }
 
 /// Each is what somebody set, or is known to have set.
-const FAULTS: [(&str, &str, Severity); 47] = [
+const FAULTS: [(&str, &str, Severity); 53] = [
     ("snapshot.mode", "never", Error),
     ("snapshot.mode", "no_data", Error),
     ("snapshot.mode", "initial", Error),
@@ -63,10 +60,29 @@ const FAULTS: [(&str, &str, Severity); 47] = [
     ("slot.name", "debezium", Error),
     ("slot.drop.on.stop", "true", Error),
     ("lsn.flush.mode", "manual", Error),
-    ("plugin.name", "wal2json", Error),
+    ("flush.lsn.source", "false", Error),
+    ("offset.mismatch.strategy", "trust_slot", Error),
+    ("offset.mismatch.strategy", "trust_greater_lsn", Error),
     ("heartbeat.interval.ms", "0", Error),
     ("heartbeat.interval.ms", "3600000", Error),
     ("heartbeat.action.query", "select 1", Error),
+    ("heartbeat.action.query", "select * from public.dbz_heartbeat", Error),
+    (
+        "heartbeat.action.query",
+        "UPDATE public.dbz_heartbeat SET beat_at = now()",
+        Error,
+    ),
+    (
+        "heartbeat.action.query",
+        "INSERT INTO public.dbz_heartbeat (id, beat_at) VALUES (1, now()) ON CONFLICT DO NOTHING",
+        Error,
+    ),
+    (
+        "heartbeat.action.query",
+        "INSERT INTO public.dbz_heartbeat_old (id, beat_at) VALUES (1, now()) ON CONFLICT (id) DO UPDATE SET beat_at = now()",
+        Error,
+    ),
+    ("database.sslmode", "prefer", Error),
     ("signal.data.collection", "dbz_signal", Warning),
     ("topic.prefix", "crm2", Error),
     ("topic.delimiter", "_", Error),
@@ -83,7 +99,6 @@ const FAULTS: [(&str, &str, Severity); 47] = [
     ("value.converter.replace.null.with.default", "true", Error),
     ("value.converter.schemas.enable", "true", Warning),
     ("tombstones.on.delete", "false", Warning),
-    ("provide.transaction.metadata", "true", Warning),
     ("tasks.max", "2", Error),
     ("name", "crm cdc", Error),
     (
@@ -125,8 +140,16 @@ fn each_fault_is_found_by_the_rule_of_its_key_and_by_no_other() {
 #[test]
 fn each_fault_of_one_platform_alone_is_found_there() {
     let table = [
-        (Platform::ConfluentCloud, "database.sslmode", "prefer", Error),
-        (Platform::KafkaConnect, "database.sslmode", "prefer", Warning),
+        (Platform::ConfluentCloud, "database.sslmode", "verify-full", Error),
+        (
+            Platform::ConfluentCloud,
+            "key.converter.schemas.enable",
+            "true",
+            Warning,
+        ),
+        (Platform::KafkaConnect, "key.converter.schemas.enable", "true", Warning),
+        (Platform::KafkaConnect, "provide.transaction.metadata", "true", Warning),
+        (Platform::KafkaConnect, "plugin.name", "wal2json", Error),
         (Platform::ConfluentCloud, "output.data.format", "AVRO", Error),
         (Platform::ConfluentCloud, "output.key.format", "STRING", Error),
         (Platform::ConfluentCloud, "kafka.auth.mode", "KAFKA_API_KEY", Warning),
@@ -175,7 +198,6 @@ fn what_is_missing_is_found_wherever_its_default_is_not_what_is_needed() {
                 | "output.data.format"
                 | "header.converter"
                 | "header.converter.schemas.enable" => true,
-                "plugin.name" => platform == Platform::ConfluentCloud,
                 // Some databases ask for none.
                 "database.password" => true,
                 _ => missing.starts_with("topic.creation."),
@@ -198,6 +220,13 @@ fn what_is_right_in_other_words_is_no_finding() {
         ("transforms", ""),
         ("database.hostname", "${file:/etc/connect/db.properties:host}"),
         ("heartbeat.interval.ms", "60000"),
+        (
+            "heartbeat.action.query",
+            "insert  into public.dbz_heartbeat(id, beat_at)\nvalues (1, now()) on conflict (id) do update set beat_at = now()",
+        ),
+        ("offset.mismatch.strategy", "trust_offset"),
+        ("flush.lsn.source", "true"),
+        ("database.sslmode", "verify-full"),
     ] {
         let mut config = filled(Platform::KafkaConnect);
         config.set(key, value);
@@ -207,12 +236,57 @@ fn what_is_right_in_other_words_is_no_finding() {
     config.set("database.hostname", "127.0.0.1");
     config.set("database.sslmode", "disable");
     assert_eq!(findings(&config, Platform::KafkaConnect), []);
+    // No host is Confluent Cloud's own.
+    let mut config = filled(Platform::ConfluentCloud);
+    config.set("database.hostname", "127.0.0.1");
+    config.set("database.sslmode", "disable");
+    assert_eq!(
+        broken(&config, Platform::ConfluentCloud),
+        [("database.sslmode".to_owned(), Error)]
+    );
     let mut masked = filled(Platform::KafkaConnect);
     masked.set("column.mask.with.12.chars", "public.codes.code");
     assert_eq!(
         broken(&masked, Platform::KafkaConnect),
         [("column.mask".to_owned(), Warning)]
     );
+}
+
+#[test]
+fn a_host_that_is_not_known_excuses_only_an_sslmode_that_is_not_set() {
+    for (mode, broken) in [("", false), ("require", false), ("disable", true), ("prefer", true)] {
+        let mut config = Platform::KafkaConnect.template();
+        config.set("database.sslmode", mode);
+        let found = findings(&config, Platform::KafkaConnect);
+        assert_eq!(found.len(), usize::from(broken), "{mode:?}: {found:?}");
+    }
+    let mut config = Platform::ConfluentCloud.template();
+    config.set("database.sslmode", "");
+    assert_eq!(findings(&config, Platform::ConfluentCloud).len(), 1);
+}
+
+#[test]
+fn a_value_that_is_not_known_here_is_not_judged_and_its_key_is_named() {
+    let unknown = "${file:/etc/connect/x.properties:mode}";
+    for (platform, left, keys) in [
+        (Platform::KafkaConnect, unknown, vec!["slot.name", "snapshot.mode"]),
+        (Platform::KafkaConnect, "${lower}", vec!["slot.name", "snapshot.mode"]),
+        // It would take this for the mode.
+        (Platform::ConfluentCloud, unknown, vec!["slot.name"]),
+        (Platform::ConfluentCloud, "${lower}", vec!["slot.name"]),
+    ] {
+        let mut config = filled(platform);
+        config.set("slot.name", "${SLOT}");
+        config.set("snapshot.mode", left);
+        let question = Question {
+            config: &config,
+            platform,
+            topic_prefix: "crm",
+        };
+        assert_eq!(unjudged(&question), keys, "{left}");
+        let is_judged = check(&question).iter().any(|finding| finding.key == "snapshot.mode");
+        assert_eq!(is_judged, !keys.contains(&"snapshot.mode"), "{platform:?}: {left}");
+    }
 }
 
 #[test]

@@ -63,18 +63,19 @@ mod tests {
 
     use super::*;
 
-    /// Keys that only one of the two products has, or names in its own way.
-    const OF_ONE: [&str; 13] = [
+    /// Keys that only one of the two products has, names in its own way, or gives a value of its own that nobody can change.
+    const OF_ONE: [&str; 14] = [
         "connector.class",
         "kafka.auth.mode",
         "kafka.service.account.id",
-        "database.sslmode",
+        "plugin.name",
+        "provide.transaction.metadata",
         "after.state.only",
         "output.key.format",
         "output.data.format",
         "key.converter",
+        "key.converter.schemas.enable",
         "value.converter",
-        "header.converter",
         "header.converter.schemas.enable",
         "topic.creation.default.partitions",
         "topic.creation.default.replication.factor",
@@ -91,7 +92,7 @@ mod tests {
             common
         });
         assert_eq!(cloud, connect);
-        assert!(cloud.len() > 25, "{cloud:?}");
+        assert!(cloud.len() >= 25, "{cloud:?}");
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub(super) struct World {
     looks: usize,
     /// What the next requests meet instead of an answer: status, Retry-After, body.
     pub(super) faults: VecDeque<(u16, Option<&'static str>, Value)>,
+    /// What every write meets instead.
+    pub(super) refuses_writes: Option<(u16, Value)>,
     /// Every request that came so far: method and path behind the cluster.
     pub(super) seen: Vec<String>,
 }
@@ -133,7 +135,10 @@ async fn answer(State(world): State<Arc<Mutex<World>>>, request: Request) -> Res
     }
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match (method.as_str(), parts.as_slice()) {
-        ("PUT", ["connectors", name, "config"]) => world.write(name, &body),
+        ("PUT", ["connectors", name, "config"]) => match &world.refuses_writes {
+            Some((status, body)) => reply(*status, body),
+            None => world.write(name, &body),
+        },
         ("GET", ["connectors", name, "config"]) => world.shown(name).map_or_else(no_such, |config| reply(200, &config)),
         ("GET", ["connectors", name, "status"]) => {
             world.status(name).map_or_else(no_such, |status| reply(200, &status))
@@ -199,8 +204,9 @@ impl World {
     }
 }
 
-/// Keys that the plugin has: its texts, and for some of them what they may be.
-const KEYS: [(&str, &[&str]); 30] = [
+/// Keys that the plugin has by its published definition, as far as our template and its rules are about them, and for some of
+/// them what they may be. What it sets by itself (`plugin.name`, `key.converter.schemas.enable`) is no key.
+pub(super) const KEYS: [(&str, &[&str]); 34] = [
     ("name", &[]),
     ("connector.class", &[PLUGIN]),
     ("tasks.max", &["1"]),
@@ -211,15 +217,13 @@ const KEYS: [(&str, &[&str]); 30] = [
     ("database.dbname", &[]),
     ("database.user", &[]),
     ("database.password", &[]),
-    (
-        "database.sslmode",
-        &["disable", "prefer", "require", "verify-ca", "verify-full"],
-    ),
-    ("plugin.name", &["pgoutput"]),
+    ("database.sslmode", &["prefer", "disable", "require"]),
     ("slot.name", &[]),
     ("publication.name", &[]),
     ("publication.autocreate.mode", &["all_tables", "filtered", "disabled"]),
     ("table.include.list", &[]),
+    ("table.exclude.list", &[]),
+    ("column.exclude.list", &[]),
     (
         "snapshot.mode",
         &["initial", "initial_only", "no_data", "when_needed", "never"],
@@ -234,15 +238,27 @@ const KEYS: [(&str, &[&str]); 30] = [
         &["adaptive", "adaptive_time_microseconds", "connect"],
     ),
     ("tombstones.on.delete", &["true", "false"]),
-    ("provide.transaction.metadata", &["true", "false"]),
     ("event.processing.failure.handling.mode", &["fail", "warn", "skip"]),
     ("errors.tolerance", &["none", "all"]),
     ("after.state.only", &["true", "false"]),
     ("output.key.format", &["JSON", "JSON_SR", "AVRO", "PROTOBUF", "STRING"]),
     ("output.data.format", &["JSON", "JSON_SR", "AVRO", "PROTOBUF"]),
+    ("value.converter.schemas.enable", &["true", "false"]),
+    ("value.converter.replace.null.with.default", &["true", "false"]),
+    (
+        "header.converter",
+        &[
+            "org.apache.kafka.connect.storage.SimpleHeaderConverter",
+            "org.apache.kafka.connect.storage.StringConverter",
+            "org.apache.kafka.connect.json.JsonConverter",
+        ],
+    ),
+    ("auto.restart.on.user.error", &["true", "false"]),
 ];
-const REQUIRED: [&str; 7] = [
+const REQUIRED: [&str; 9] = [
     "name",
+    "connector.class",
+    "tasks.max",
     "database.hostname",
     "database.port",
     "database.user",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crm_event_processors::connectors::{Access, Client, ConnectError, Platform};
 use serde_json::{Value, json};
 
-use super::cloud::{CLUSTER, Cloud, ENVIRONMENT, KEY, SECRET, Told, told};
+use super::cloud::{CLUSTER, Cloud, ENVIRONMENT, KEY, KEYS, SECRET, Told, told};
 use super::{Ran, Scratch, connectors};
 
 const NAME: &str = "crm-cdc-source";
@@ -91,7 +91,7 @@ async fn a_connector_is_made_and_waited_for_until_its_task_runs() {
 
 #[tokio::test]
 async fn what_somebody_changed_by_hand_is_found_with_its_reason_and_mended() {
-    let cloud = Cloud::start(&[told("RUNNING", &["RUNNING"])]).await;
+    let cloud = Cloud::start(&[told("RUNNING", &["RESTARTING"]), told("RUNNING", &["RUNNING"])]).await;
     assert_eq!(at(&cloud, &["apply"]).await.code, 0);
     {
         let mut world = cloud.world();
@@ -249,11 +249,55 @@ async fn nothing_is_sent_that_breaks_a_rule_or_that_the_platform_would_not_take(
 }
 
 #[tokio::test]
+async fn a_write_that_is_refused_is_not_told_as_done() {
+    let cloud = Cloud::start(&rising()).await;
+    cloud.world().refuses_writes = Some((400, json!({"error": {"code": 400, "message": "limit of connectors"}})));
+    let ran = at(&cloud, &["apply"]).await;
+    assert_eq!((ran.code, cloud.writes()), (1, 1), "{}", ran.all());
+    assert!(
+        ran.err.contains("does not take it (400): limit of connectors"),
+        "{}",
+        ran.err
+    );
+    assert!(!ran.out.contains("created"), "{}", ran.out);
+    let ran = at(&cloud, &["apply", "--format", "json"]).await;
+    let report: Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(
+        (ran.code, &report["exists"], report.get("action")),
+        (1, &json!(false), None)
+    );
+}
+
+#[tokio::test]
+async fn what_was_read_from_a_platform_is_never_written_back() {
+    let cloud = Cloud::start(&rising()).await;
+    let masked = at(&cloud, &["render"]).await;
+    let file = Scratch::holding(&masked.out);
+    for arguments in [
+        vec!["apply", "--file", file.path()],
+        vec!["validate", "--online", "--file", file.path()],
+    ] {
+        let ran = at(&cloud, &arguments).await;
+        assert_eq!(ran.code, 1, "{}", ran.all());
+        assert!(ran.out.contains("the asterisks become the value"), "{}", ran.out);
+        assert_eq!(cloud.world().seen, [""; 0]);
+    }
+}
+
+#[test]
+fn the_template_has_no_key_that_the_plugin_does_not_have() {
+    for (key, _) in Platform::ConfluentCloud.template().iter() {
+        assert!(KEYS.iter().any(|(known, _)| *known == key), "{key}");
+    }
+}
+
+#[tokio::test]
 async fn the_platform_is_asked_for_every_error_and_for_keys_that_it_does_not_know() {
     let cloud = Cloud::start(&rising()).await;
     let ran = at(&cloud, &["validate", "--online"]).await;
     assert_eq!(ran.code, 0, "{}", ran.all());
     assert!(ran.out.contains("Confluent Cloud finds nothing wrong"), "{}", ran.out);
+    assert!(!ran.out.contains("unknown to the platform"), "{}", ran.out);
     let file = Scratch::holding(
         r#"{"name": "crm-cdc-source", "connector.class": "PostgresCdcSourceV2", "tasks.max": "1", "made.up": "1",
             "database.hostname": "db.refused", "database.port": "5432", "database.user": "${DATABASE_USER}",
@@ -300,9 +344,9 @@ async fn who_refuses_us_and_where_nothing_is_are_told_by_their_exit_codes() {
     let cluster = with(&cloud, &["apply"], &[("CONFLUENT_CLUSTER", "lkc-other")]).await;
     assert_eq!(cluster.code, 78);
     assert!(
-        cluster
-            .err
-            .contains("Check CONFLUENT_ENVIRONMENT and CONFLUENT_CLUSTER"),
+        cluster.err.contains(
+            "Check CONNECT_URL, which Confluent Cloud does not need, and CONFLUENT_ENVIRONMENT and CONFLUENT_CLUSTER"
+        ),
         "{}",
         cluster.err
     );
@@ -340,18 +384,40 @@ async fn what_passes_is_asked_again_and_what_stays_is_told() {
     });
     let client = client.expect("an address");
     cloud.world().faults.extend(std::iter::repeat_with(broken).take(10));
+    let asked = cloud.world().seen.len();
     let told = client.status(NAME, &["sentinel-db"]).await;
-    let Err(ConnectError::Unreachable { detail, .. }) = told else {
+    let Err(ConnectError::Busy {
+        status, times, detail, ..
+    }) = told
+    else {
         panic!("{told:?}");
     };
-    assert_eq!(detail, "500 again and again: Oops ***");
+    assert_eq!((status, detail.as_str()), (500, "Oops ***"));
+    assert_eq!(times as usize, cloud.world().seen.len() - asked);
+    // It says itself that it would be in vain.
     cloud.world().faults.clear();
-    // What was read there is never written back: its asterisks would be the password.
-    let mut masked = Platform::ConfluentCloud.template();
-    masked.set("database.password", "****************");
-    let told = client.put(&masked).await;
+    cloud.world().faults.push_back((429, Some("3600"), json!({})));
+    let told = at(&cloud, &["status"]).await;
+    assert_eq!(told.code, 69, "{}", told.all());
     assert!(
-        matches!(told, Err(ConnectError::Rejected { status: 400, .. })),
-        "{told:?}"
+        told.err.contains("still answers 429 (asked 1x)") && told.err.contains("left alone for 3600 s"),
+        "{}",
+        told.err
     );
+}
+
+#[tokio::test]
+async fn a_place_that_the_platform_does_not_tell_is_not_taken_for_none() {
+    let cloud = Cloud::start(&rising()).await;
+    let client = Client::new(Access {
+        platform: Platform::KafkaConnect,
+        base_url: format!(
+            "{}/connect/v1/environments/{ENVIRONMENT}/clusters/{CLUSTER}",
+            cloud.url()
+        ),
+        key: Some((KEY.to_owned(), SECRET.to_owned())),
+        patience: Duration::ZERO,
+    });
+    let told = client.expect("an address").position(NAME).await;
+    assert!(matches!(told, Err(ConnectError::NotFound { .. })), "{told:?}");
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crm_event_processors::cli::command;
 use crm_event_processors::consumers::Consumer;
 use crm_event_processors::inngest::Answer;
 use crm_event_processors::telemetry::{Telemetry, names};
 
-use super::tidy::{anchors, assert_none, read};
+use super::tidy::{anchors, assert_none, quoted, read};
 
 /// Every series name of a scrape, of instruments that have something to show.
 fn scraped() -> BTreeSet<String> {
@@ -77,4 +78,61 @@ fn every_alert_leads_to_a_chapter_of_the_runbook() {
         .into_iter()
         .filter(|chapter| !known.iter().any(|anchor| anchor == chapter));
     assert_none(&lost.map(ToOwned::to_owned).collect::<Vec<_>>());
+}
+
+/// The chapters of a document by their anchors, those below others included in these.
+fn chapters(text: &str) -> Vec<(String, &str)> {
+    let parts = text.split("\n## ").skip(1);
+    parts
+        .map(|part| {
+            let heading = part.lines().next().expect("a heading");
+            (anchors(&format!("## {heading}")).remove(0), part)
+        })
+        .collect()
+}
+
+/// The commands of ours in a text, in blocks and in quotes, each as its words.
+fn commands(text: &str) -> Vec<Vec<String>> {
+    const NAME: &str = "crm-event-processors ";
+    let lines = text.lines().chain(quoted(text));
+    let ours = lines.filter_map(|line| Some((line, line.strip_prefix(NAME)?)));
+    ours.map(|(line, _)| {
+        // What is between quotes is one word.
+        let parts = line.split('"').enumerate();
+        let words = parts.flat_map(|(at, part)| match at % 2 {
+            0 => part.split_whitespace().map(ToOwned::to_owned).collect(),
+            _ => vec![part.to_owned()],
+        });
+        words.take_while(|word| word != "#").collect()
+    })
+    .collect()
+}
+
+#[test]
+fn every_command_of_the_runbook_is_one() {
+    let runbook = read("docs/runbook.md");
+    let all = commands(&runbook);
+    assert!(all.len() > 25, "only {} commands", all.len());
+    let refused = all.into_iter().filter_map(|words| {
+        let error = command().try_get_matches_from(&words).err()?;
+        Some(format!("{}: {error}", words.join(" ")))
+    });
+    assert_none(&refused.collect::<Vec<_>>());
+}
+
+/// But for the list of the metrics.
+#[test]
+fn every_chapter_that_an_alert_leads_to_has_a_command() {
+    let runbook = read("docs/runbook.md");
+    let chapters = chapters(&runbook);
+    let rules = read("docs/alerts.yaml");
+    let lacking = rules
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("runbook: docs/runbook.md#"))
+        .filter(|anchor| *anchor != "metrics")
+        .filter(|anchor| {
+            let chapter = chapters.iter().find(|(known, _)| known == anchor);
+            commands(chapter.unwrap_or_else(|| panic!("no {anchor}")).1).is_empty()
+        });
+    assert_none(&lacking.map(ToOwned::to_owned).collect::<Vec<_>>());
 }

@@ -127,7 +127,7 @@ fn documents() -> Vec<File> {
 }
 
 /// What stands between backticks, outside of fenced blocks.
-fn quoted(text: &str) -> Vec<&str> {
+pub(super) fn quoted(text: &str) -> Vec<&str> {
     let mut fenced = false;
     let mut found = Vec::new();
     for line in text.lines() {

@@ -179,7 +179,13 @@ async fn a_redis_whose_certificate_nobody_vouches_for_is_not_talked_to() {
     for host in ["127.0.0.1", "localhost"] {
         let url = RedisUrl::parse(&format!("rediss://:{SECRET}@{host}:{}", stranger.port)).expect("an address");
         let dedupe = RedisDedupe::new(&RedisSettings::new(url, "us".to_owned())).expect("settings");
-        let refused = dedupe.connect().await.expect_err("it is a stranger").to_string();
+        let refused = loop {
+            let refused = dedupe.connect().await.expect_err("it is a stranger").to_string();
+            // On a machine that has much to do.
+            if !refused.contains("no answer in time") {
+                break refused;
+            }
+        };
         assert!(refused.contains("UnknownIssuer"), "{refused}");
         assert!(!refused.contains(SECRET), "{refused}");
     }
@@ -191,7 +197,8 @@ async fn an_event_api_whose_certificate_nobody_vouches_for_is_sent_nothing() {
     let base_url = format!("https://127.0.0.1:{}", stranger.port);
     let endpoint = Endpoint::new(&base_url, &Secret::new(SECRET), None).expect("an address");
     let settings = HttpSettings {
-        request_timeout: Duration::from_secs(10),
+        request_timeout: Duration::from_secs(60),
+        connect_timeout: Duration::from_secs(60),
         ..HttpSettings::at_rate(None)
     };
     let deliver = HttpDeliver::new(endpoint, &settings, Arc::new(SystemClock)).expect("a client");

@@ -30,7 +30,7 @@ impl Ended {
 
 /// The real binary with these arguments and nothing in its environment but this; one that does not end is ended.
 async fn command(arguments: &[String], environment: &[(String, String)]) -> Ended {
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_secs(300);
     let mut command = Command::new(env!("CARGO_BIN_EXE_crm-event-processors"));
     command
         .args(arguments)

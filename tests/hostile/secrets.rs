@@ -68,9 +68,10 @@ fn arguments(command: &str) -> &'static [&'static str] {
         "demo" => &["--events", "200"],
         "explain" => &["--purchase", "p-1"],
         "check" => &["--send-test-event"],
-        "connectors render" | "connectors validate" | "connectors diff" | "connectors apply" | "connectors status" => {
-            &[]
-        }
+        "connectors render" => &["--platform", "connect"],
+        "connectors validate" => &["--online"],
+        "connectors diff" | "connectors status" => &[],
+        "connectors apply" => &["--deadline", "1"],
         "reconcile" => &["--redeliver"],
         "dlq show" => &["currency/0/0"],
         "dlq drop" => &["currency/0/0", "--because", "a test"],
@@ -341,7 +342,7 @@ async fn log_until_refused(environment: &BTreeMap<String, String>) -> String {
             log.push('\n');
         }
     };
-    let waited = tokio::time::timeout(PATIENCE, reading).await;
+    let waited = tokio::time::timeout(PATIENCE * 4, reading).await;
     assert!(waited.is_ok(), "{log}");
     log
 }

@@ -198,7 +198,7 @@ async fn log_of_a_worker(cluster: &Cluster, format: &str, letters: usize) -> Str
             log.push('\n');
         }
     };
-    let waited = tokio::time::timeout(PATIENCE, reading).await;
+    let waited = tokio::time::timeout(PATIENCE * 4, reading).await;
     assert!(waited.is_ok(), "{log}");
     log
 }

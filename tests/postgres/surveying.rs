@@ -6,7 +6,8 @@ use crm_event_processors::clock::SystemClock;
 use crm_event_processors::postgres::DatabaseUrl;
 use crm_event_processors::postgres::survey::{CALLED, Schema, Source, survey};
 
-use super::{Database, drop_logins, unique};
+use super::Database;
+use crate::postgres_client::server::Server;
 
 /// Longer than any answer takes that nobody holds up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -64,19 +65,26 @@ async fn a_grant_that_was_taken_and_a_later_migration_are_seen() {
         "{:?}",
         source.schema
     );
+    db.done().await;
 }
 
 #[tokio::test]
 async fn row_security_hides_rows_from_a_login_that_may_read_the_table() {
-    let db = Database::new().await;
-    let login = format!("crm_cdc_{}", unique());
+    // Only a superuser makes a login that replicates, and roles belong to the server.
+    let server = Server::start().await;
+    let db = Database::on(&server.url()).await;
+    let login = "crm_cdc";
     db.own
         .run(&format!(
             "create role {login} login replication; grant crm_connector to {login}"
         ))
         .await;
+    let url = DatabaseUrl::parse(&server.url()).expect("an address");
     let of = async || {
-        let roles = seen(&db).await.roles.expect("seen");
+        let source = survey(&url, &SystemClock, PATIENCE)
+            .await
+            .expect("a database that answers");
+        let roles = source.roles.expect("seen");
         let found = roles.replicate.into_iter().find(|known| known.name == login);
         found
             .map(|known| (known.reads_all, known.is_kept_from_rows))
@@ -89,8 +97,6 @@ async fn row_security_hides_rows_from_a_login_that_may_read_the_table() {
     assert_eq!(of().await, (true, false));
     db.own.run("revoke select on codes from crm_connector").await;
     assert_eq!(of().await, (false, false));
-    db.done().await;
-    drop_logins(&[login]).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::validate::print_validation;
-use super::{Chosen, Needs, Source, accept, has_errors, print_diff, print_findings, print_status, runtime};
+use super::{
+    Chosen, Needs, Source, accept, has_errors, print_diff, print_findings, print_status, print_unjudged, runtime,
+};
 use crate::cli::{Code, Format};
 use crate::connectors::rules::Finding;
 use crate::connectors::{Client, Diff, End, Health, Platform, Status, Validation, wait};
@@ -35,6 +37,8 @@ struct Report {
     connector: String,
     dry_run: bool,
     findings: Vec<Finding>,
+    /// Keys whose values are not known here.
+    unjudged: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exists: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +104,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
         connector: chosen.config.name().to_owned(),
         dry_run: options.dry_run,
         findings: chosen.findings(),
+        unjudged: chosen.unjudged(),
         ..Report::default()
     };
     accept(&mut report.findings, &options.accept)?;
@@ -116,6 +121,7 @@ async fn apply(options: &Options, chosen: &Chosen, report: &mut Report) -> anyho
     let (name, secrets) = (config.name(), config.secrets());
     if talks {
         print_findings(&report.findings);
+        print_unjudged(&report.unjudged);
     }
     if has_errors(&report.findings) {
         if talks {
@@ -144,6 +150,10 @@ async fn apply(options: &Options, chosen: &Chosen, report: &mut Report) -> anyho
         }
         return Ok(Code::Findings);
     }
+    // Said only of what was done.
+    if !options.dry_run {
+        act(client, chosen, action).await?;
+    }
     if talks {
         println!("{name}: {}", action.words(options.dry_run));
     }
@@ -161,7 +171,6 @@ async fn apply(options: &Options, chosen: &Chosen, report: &mut Report) -> anyho
             report,
         ));
     }
-    act(client, chosen, action).await?;
     let end = wait(
         client,
         name,

@@ -124,12 +124,21 @@ impl Source {
 }
 
 impl Chosen {
-    fn findings(&self) -> Vec<Finding> {
-        rules::check(&Question {
+    fn question(&self) -> Question<'_> {
+        Question {
             config: &self.config,
             platform: self.platform,
             topic_prefix: &self.topic_prefix,
-        })
+        }
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        rules::check(&self.question())
+    }
+
+    fn unjudged(&self) -> Vec<String> {
+        let keys = rules::unjudged(&self.question());
+        keys.into_iter().map(ToOwned::to_owned).collect()
     }
 
     /// It was asked for: `Needs::platform`.
@@ -188,6 +197,17 @@ fn print_findings(findings: &[Finding]) {
     println!("{table}\n");
 }
 
+/// Silence would be taken for a judgement.
+fn print_unjudged(keys: &[String]) {
+    if !keys.is_empty() {
+        let keys: Vec<String> = keys.iter().map(|key| clean(key)).collect();
+        println!(
+            "not judged, because their values are not known here: {}",
+            keys.join(", ")
+        );
+    }
+}
+
 fn print_diff(diff: &Diff) {
     if !diff.differences.is_empty() {
         let mut table = table(["key", "is", "shall be", "because"]);
@@ -233,7 +253,7 @@ fn part_name(part: &Part) -> String {
 pub(super) const fn code_of(error: &ConnectError) -> Code {
     match error {
         ConnectError::Address | ConnectError::Refused { .. } | ConnectError::NotFound { .. } => Code::Configuration,
-        ConnectError::Unreachable { .. } => Code::Unavailable,
+        ConnectError::Unreachable { .. } | ConnectError::Busy { .. } => Code::Unavailable,
         ConnectError::Rejected { .. } => Code::Findings,
         ConnectError::Client(_) | ConnectError::NotUnderstood { .. } => Code::Internal,
     }

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 
-use super::{Needs, Source, accept, has_errors, print_findings, runtime, table};
+use super::{Needs, Source, accept, has_errors, print_findings, print_unjudged, runtime, table};
 use crate::cli::{Code, Format};
 use crate::connectors::Validation;
 use crate::connectors::rules::Finding;
@@ -28,8 +28,10 @@ pub(in crate::cli) struct Options {
 struct Report {
     platform: &'static str,
     findings: Vec<Finding>,
-    /// Not filled in, so not judged.
+    /// Placeholders that are not filled in.
     unfilled: Vec<String>,
+    /// Keys whose values are not known here.
+    unjudged: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     online: Option<Validation>,
 }
@@ -43,8 +45,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     let mut findings = chosen.findings();
     accept(&mut findings, &options.accept)?;
     // Asterisks would be taken for the secret.
-    let masked = |finding: &Finding| finding.found.as_deref().is_some_and(|found| found.starts_with("**"));
-    let is_masked = findings.iter().any(masked);
+    let is_masked = chosen.config.is_masked();
     let online = if options.online && !is_masked {
         Some(runtime()?.block_on(chosen.client()?.validate(&chosen.config))?)
     } else {
@@ -60,6 +61,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
             .into_iter()
             .map(ToOwned::to_owned)
             .collect(),
+        unjudged: chosen.unjudged(),
         online,
     };
     match options.format {
@@ -72,8 +74,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
 fn print(report: &Report, was_not_asked: bool) {
     print_findings(&report.findings);
     if !report.unfilled.is_empty() {
-        println!("not filled in, so not judged: {}", report.unfilled.join(", "));
+        println!("not filled in: {}", report.unfilled.join(", "));
     }
+    print_unjudged(&report.unjudged);
     match report.findings.len() {
         0 => println!("no rule for {} is broken", report.platform),
         1 => println!("1 rule for {} is broken", report.platform),

@@ -80,6 +80,7 @@ fn of_error(error: &ConnectError) -> Finding {
         ConnectError::Address
         | ConnectError::Client(_)
         | ConnectError::Unreachable { .. }
+        | ConnectError::Busy { .. }
         | ConnectError::Rejected { .. }
         | ConnectError::NotUnderstood { .. } => {
             let fix = "Check CONNECT_URL and whether Kafka Connect runs: `curl -sS \"$CONNECT_URL/connectors\"`";

@@ -146,7 +146,7 @@ fn of_progress(committed: &[Committed], group: &str, consumers: ConsumerSet, is_
         Finding::ok(GROUP_LAG, format!("{total} records are not read yet"))
     } else {
         let fix = if is_worked_on {
-            "Look whether it falls: `crm-event-processors check --only group --watch 10`; if not, docs/runbook.md#lag-grows"
+            "Look whether it falls: `crm-event-processors check --only group`, twice, a minute apart; if not, docs/runbook.md#lag-grows"
         } else {
             "Start the worker: nobody is in the group"
         };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::super::tidy::{assert_none, read};
+use super::binary::LARGEST;
 use super::{assert_found, fields, last, stages, yaml};
 
 const CI: &str = ".github/workflows/ci.yaml";
@@ -132,6 +133,32 @@ fn ci_runs_what_a_contributor_runs_with_the_compiler_of_the_image() {
     let stages = stages("Dockerfile");
     let compiler = ci["env"]["RUST"].as_str().expect("a version");
     assert!(last(&stages[0], "FROM").rest.starts_with(&format!("rust:{compiler}-")));
+}
+
+#[test]
+fn ci_starts_what_the_readme_starts_and_weighs_what_is_shipped() {
+    let ci = yaml(CI);
+    let images: Vec<&Value> = steps(&ci)
+        .filter(|(job, _)| *job == "images")
+        .map(|(_, it)| it)
+        .collect();
+    let place = |text: &str| {
+        let found = images
+            .iter()
+            .position(|step| step["run"].as_str().is_some_and(|run| run.contains(text)));
+        found.unwrap_or_else(|| panic!("no step has {text}"))
+    };
+    let readme = read("deploy/README.md");
+    let started = "docker compose --profile app up --detach --wait";
+    let example = "psql -U crm --set ON_ERROR_STOP=1 < deploy/compose/example.sql";
+    let stopped = "docker compose --profile app down --volumes";
+    for command in [started, example, stopped] {
+        assert!(readme.contains(command), "{command}");
+    }
+    assert!(place(started) < place(example) && place(example) < place(stopped));
+    assert_eq!(images[place("logs")]["if"], "failure()");
+    assert_eq!(images[place(stopped)]["if"], "always()");
+    assert!(place(&format!(" -lt {LARGEST}")) < place(started));
 }
 
 #[test]

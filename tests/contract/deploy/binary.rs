@@ -4,9 +4,15 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_crm-event-processors");
-const LARGEST: u64 = 40_000_000;
-/// All of distroless/cc. OpenSSL, zlib, zstd and librdkafka are linked statically.
-const IN_THE_IMAGE: [&str; 4] = ["libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2"];
+pub(super) const LARGEST: u64 = 40_000_000;
+/// All of distroless/cc, whose loader has the name of its processor. OpenSSL, zlib, zstd and librdkafka are linked statically.
+const IN_THE_IMAGE: [&str; 5] = [
+    "libc.so.6",
+    "libm.so.6",
+    "libgcc_s.so.1",
+    "ld-linux-x86-64.so.2",
+    "ld-linux-aarch64.so.1",
+];
 
 fn output(program: &str, arguments: &[&str]) -> String {
     // Both come with the linker that made the binary.

@@ -10,9 +10,20 @@ use crm_event_processors::rows::Table;
 use serde_json::{Value, json};
 
 use super::super::tidy::{assert_none, read};
-use super::{assert_found, fields, stages, texts, workflows_variables, yaml};
+use super::{assert_found, fields, platform_variables, stages, texts, workflows_variables, yaml};
 
 const COMPOSE: &str = "compose.yaml";
+/// Where each service listens inside.
+const LISTENS: [(&str, &[&str]); 8] = [
+    ("redpanda", &["9092", "19092"]),
+    ("console", &["8080"]),
+    ("postgres", &["5432"]),
+    ("valkey", &["6379"]),
+    ("connect", &["8083"]),
+    ("inngest", &["8288"]),
+    ("worker", &["8080"]),
+    ("workflows", &["3000"]),
+];
 
 fn problems(compose: &Value) -> Vec<String> {
     let services = fields(&compose["services"]);
@@ -23,30 +34,30 @@ fn problems(compose: &Value) -> Vec<String> {
     let mut ports = BTreeSet::new();
     for (name, service) in services {
         problems.extend(problems_of_references(compose, name, service));
+        problems.extend(problems_of_image(compose, name, service));
+        problems.extend(problems_of_one_shot(compose, name, service));
         if service.get("container_name").is_some() {
             problems.push(format!("{name}: two projects would want one container"));
         }
-        let image = service["image"].as_str().unwrap_or_default();
-        let is_pinned = image.rsplit_once(':').is_some_and(|(_, tag)| tag.contains('.'));
-        if service.get("build").is_some() == is_pinned {
-            problems.push(format!("{name}: built here without a tag, or a whole version: {image}"));
-        }
-        if service.get("build").is_some() && service["pull_policy"] != "build" {
-            problems.push(format!("{name}: {image} might come from somebody else"));
-        }
         for port in texts(&service["ports"]) {
-            let Some((outside, _)) = port.strip_prefix("127.0.0.1:").and_then(|port| port.split_once(':')) else {
+            let Some((outside, inside)) = port.strip_prefix("127.0.0.1:").and_then(|port| port.split_once(':')) else {
                 problems.push(format!("{name}: {port} can be reached from elsewhere"));
                 continue;
             };
             if !ports.insert(outside.to_owned()) {
                 problems.push(format!("{name}: port {outside} is taken"));
             }
+            if !listens(name, inside) {
+                problems.push(format!("{name}: does not listen on {inside}"));
+            }
         }
     }
+    let of_run: BTreeSet<String> = config::variables().into_iter().collect();
+    let of_connectors: BTreeSet<String> = config::connector_variables().into_iter().collect();
     for (name, known) in [
-        ("worker", config::variables().into_iter().collect()),
+        ("worker", of_run),
         ("migrate", BTreeSet::from(["DATABASE_URL".to_owned()])),
+        ("connector", &of_connectors | &platform_variables()),
         ("workflows", workflows_variables()),
     ] {
         let environment = fields(&services[name]["environment"]);
@@ -54,6 +65,80 @@ fn problems(compose: &Value) -> Vec<String> {
         problems.extend(strange.map(|key| format!("{name}: nobody reads {key}")));
     }
     problems
+}
+
+/// An image comes from elsewhere by a whole version, or is built here, once: several builds of one name at the same time get
+/// into each other's way.
+fn problems_of_image(compose: &Value, name: &str, service: &Value) -> Vec<String> {
+    let mut problems = Vec::new();
+    let image = service["image"].as_str().unwrap_or_default();
+    let is_pinned = image.rsplit_once(':').is_some_and(|(_, tag)| tag.contains('.'));
+    let builders = builders(compose, service);
+    if is_pinned != builders.is_empty() {
+        problems.push(format!("{name}: built here without a tag, or a whole version: {image}"));
+    }
+    if builders.len() > 1 {
+        problems.push(format!("{name}: {image} is built by {builders:?} at once"));
+    }
+    for builder in builders {
+        let policy = if builder == name { "build" } else { "never" };
+        if service["pull_policy"] != policy {
+            problems.push(format!("{name}: {image} might come from somebody else"));
+        }
+        if builder != name && !fields(&service["depends_on"]).contains_key(builder) {
+            problems.push(format!("{name}: started without {builder}, which builds {image}"));
+        }
+    }
+    problems
+}
+
+/// Who builds the image of a service.
+fn builders<'a>(compose: &'a Value, service: &Value) -> Vec<&'a str> {
+    let all = fields(&compose["services"]).iter();
+    all.filter(|(_, other)| other["image"] == service["image"] && other.get("build").is_some())
+        .map(|(name, _)| name.as_str())
+        .collect()
+}
+
+/// `up --wait` waits for the end of what somebody waits for to end, of the services that it starts; everything else that ends
+/// counts as failed.
+fn problems_of_one_shot(compose: &Value, name: &str, service: &Value) -> Vec<String> {
+    let mut problems = Vec::new();
+    if service["restart"] != "no" {
+        return problems;
+    }
+    let mut services = fields(&compose["services"]).values();
+    if !services.any(|other| other.get("profiles").is_none() && fields(&other["depends_on"]).contains_key(name)) {
+        problems.push(format!("{name}: its end, which nobody waits for, counts as a failure"));
+    }
+    if has_health_check_of_its_image(compose, service) && service["healthcheck"]["disable"] != true {
+        problems.push(format!("{name}: is asked for its health by its image, and has none"));
+    }
+    problems
+}
+
+fn has_health_check_of_its_image(compose: &Value, service: &Value) -> bool {
+    let services = fields(&compose["services"]);
+    let contexts = builders(compose, service)
+        .into_iter()
+        .filter_map(|name| services[name]["build"].as_str());
+    contexts.filter(|context| has_dockerfile(context)).any(|context| {
+        let stages = stages(&format!("{context}/Dockerfile"));
+        stages
+            .last()
+            .is_some_and(|last| last.iter().any(|it| it.word == "HEALTHCHECK"))
+    })
+}
+
+fn has_dockerfile(context: &str) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join(context).join("Dockerfile").is_file()
+}
+
+fn listens(name: &str, port: &str) -> bool {
+    LISTENS
+        .iter()
+        .any(|(known, ports)| *known == name && ports.contains(&port))
 }
 
 /// Names that have to be there, and what can be waited for.
@@ -67,7 +152,7 @@ fn problems_of_references(compose: &Value, name: &str, service: &Value) -> Vec<S
             continue;
         };
         let condition = wanted["condition"].as_str().unwrap_or_default();
-        let possible = what_can_be_waited_for(depended);
+        let possible = what_can_be_waited_for(compose, depended);
         if condition != possible {
             problems.push(format!(
                 "{name}: waits for {other} with {condition}, not with {possible}"
@@ -95,43 +180,46 @@ fn problems_of_references(compose: &Value, name: &str, service: &Value) -> Vec<S
         }
     }
     if let Some(context) = service["build"].as_str()
-        && !root.join(context).join("Dockerfile").is_file()
+        && !has_dockerfile(context)
     {
         problems.push(format!("{name}: nothing to build in {context}"));
     }
     let told = fields(&service["environment"]).values().filter_map(Value::as_str);
-    for host in told.chain(texts(&service["command"])).filter_map(host) {
+    for (host, port) in told.chain(texts(&service["command"])).filter_map(address) {
         if !services.contains_key(host) {
             problems.push(format!("{name}: no service {host}"));
+        } else if !listens(host, port) {
+            problems.push(format!("{name}: {host} does not listen on {port}"));
         }
+    }
+    let own = service["environment"]["HTTP_ADDR"].as_str();
+    if let Some((_, port)) = own.and_then(|address| address.rsplit_once(':'))
+        && !listens(name, port)
+    {
+        problems.push(format!("{name}: is not looked for on {port}"));
     }
     problems
 }
 
-/// The other service that an address names: `host:port`, with a scheme and whoever comes before it or without.
-fn host(text: &str) -> Option<&str> {
+/// The other service and its port that an address names: `host:port`, with a scheme and whoever comes before it or without. Of
+/// several the first.
+fn address(text: &str) -> Option<(&str, &str)> {
     if text.contains("0.0.0.0") || text.contains(char::is_whitespace) {
         return None;
     }
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let authority = rest.split(['/', '?']).next()?;
     let (host, port) = authority.rsplit('@').next()?.split_once(':')?;
+    let port = port.split(',').next()?;
     let is_address = !scheme.is_empty() || !port.is_empty() && port.chars().all(|c| c.is_ascii_digit());
-    is_address.then_some(host)
+    is_address.then_some((host, port))
 }
 
 /// A one-shot is waited for until it ended well, a server until it is healthy, if it can tell.
-fn what_can_be_waited_for(service: &Value) -> &'static str {
-    let context = service["build"].as_str();
-    let of_the_image = context.is_some_and(|context| {
-        let stages = stages(&format!("{context}/Dockerfile"));
-        stages
-            .last()
-            .is_some_and(|last| last.iter().any(|it| it.word == "HEALTHCHECK"))
-    });
+fn what_can_be_waited_for(compose: &Value, service: &Value) -> &'static str {
     if service["restart"] == "no" {
         "service_completed_successfully"
-    } else if service.get("healthcheck").is_some() || of_the_image {
+    } else if service.get("healthcheck").is_some() || has_health_check_of_its_image(compose, service) {
         "service_healthy"
     } else {
         "service_started"
@@ -155,11 +243,6 @@ fn a_compose_file_that_is_wrong_anywhere_is_refused() {
             ("/version", json!("3.9"), "`version`"),
             ("/services/worker/container_name", json!("worker"), "one container"),
             ("/services/worker/pull_policy", Value::Null, "somebody else"),
-            (
-                "/services/worker/build",
-                json!("./nowhere-to-build"),
-                "nothing to build",
-            ),
             (
                 "/services/redpanda/image",
                 json!("redpandadata/redpanda:latest"),
@@ -230,6 +313,54 @@ fn a_compose_file_that_is_wrong_anywhere_is_refused() {
 }
 
 #[test]
+fn an_image_with_two_builders_an_end_that_nobody_awaits_and_a_port_that_is_shut_are_refused() {
+    assert_found(
+        &yaml(COMPOSE),
+        problems,
+        vec![
+            ("/services/connector/pull_policy", json!("build"), "somebody else"),
+            ("/services/migrate/pull_policy", json!("never"), "somebody else"),
+            ("/services/worker/build", json!("."), "at once"),
+            ("/services/worker/depends_on/migrate", Value::Null, "which builds"),
+            ("/services/migrate/build", Value::Null, "a whole version"),
+            (
+                "/services/migrate/build",
+                json!("./nowhere-to-build"),
+                "nothing to build",
+            ),
+            ("/services/inngest/depends_on", Value::Null, "nobody waits for"),
+            ("/services/inngest/profiles", json!(["app"]), "nobody waits for"),
+            ("/services/connector/healthcheck", Value::Null, "by its image"),
+            (
+                "/services/connector/environment/DATABASE_URL",
+                json!("postgres://cdc:crm@postgres:5432/crm"),
+                "nobody reads",
+            ),
+            (
+                "/services/worker/environment/CONNECTOR_DATABASE_URL",
+                json!("postgres://cdc:crm@postgres:5432/crm"),
+                "nobody reads",
+            ),
+            (
+                "/services/valkey/ports/0",
+                json!("127.0.0.1:16379:6380"),
+                "does not listen on 6380",
+            ),
+            (
+                "/services/worker/environment/REDIS_URL",
+                json!("redis://valkey:6380"),
+                "valkey does not listen on 6380",
+            ),
+            (
+                "/services/worker/environment/HTTP_ADDR",
+                json!("0.0.0.0:8081"),
+                "is not looked for on 8081",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn the_binary_takes_the_settings_of_the_compose_file() {
     let compose = yaml(COMPOSE);
     let environment = fields(&compose["services"]["worker"]["environment"]);
@@ -274,9 +405,12 @@ fn the_topics_that_are_created_are_those_that_the_worker_wants() {
 fn the_connector_that_the_binary_fills_for_compose_keeps_its_rules() {
     let compose = yaml(COMPOSE);
     let connector = &compose["services"]["connector"];
-    assert_eq!(texts(&connector["command"]), ["connectors", "apply"]);
+    let command = texts(&connector["command"]);
+    // Its own network has no TLS; nothing else is let through.
+    assert_eq!(command, ["connectors", "apply", "--accept", "database.sslmode"]);
     let output = Command::new(env!("CARGO_BIN_EXE_crm-event-processors"))
         .args(["connectors", "validate"])
+        .args(&command[2..])
         .env_clear()
         .envs(
             fields(&connector["environment"])

@@ -43,6 +43,25 @@ fn the_image_starts_the_worker_without_a_shell_and_as_nobody() {
     );
 }
 
+/// There is no shell that would look for it.
+#[test]
+fn whoever_starts_a_command_in_the_image_names_it_by_its_whole_path() {
+    let runbook = read("docs/runbook.md");
+    let readme = read("deploy/README.md");
+    let blueprint = read("render.yaml");
+    for (text, begin) in [
+        (&runbook, "\"startCommand\": \""),
+        (&runbook, "exec worker "),
+        (&readme, "exec worker "),
+        (&blueprint, "\n    preDeployCommand: "),
+    ] {
+        let commands: Vec<&str> = text.split(begin).skip(1).collect();
+        assert!(!commands.is_empty(), "{begin}");
+        let begins = |command: &&str| command.starts_with(&format!("{BINARY} check"));
+        assert!(commands.iter().all(begins), "{begin}: {commands:?}");
+    }
+}
+
 #[test]
 fn the_workflows_image_starts_node_without_a_shell_and_as_nobody() {
     let stages = stages("workflows/Dockerfile");

@@ -14,7 +14,7 @@ mod render;
 use std::collections::BTreeSet;
 
 use clap::Args as _;
-use crm_event_processors::config::RunFlags;
+use crm_event_processors::config::{PlatformFlags, RunFlags};
 use serde_json::{Map, Value};
 
 use super::tidy::read;
@@ -73,6 +73,13 @@ fn secrets() -> BTreeSet<String> {
         .collect();
     assert!(secrets.contains("KAFKA_API_SECRET") && secrets.contains("DATABASE_URL"));
     secrets
+}
+
+/// Where the connector runs, which `run`, `check` and `connectors` ask.
+fn platform_variables() -> BTreeSet<String> {
+    let command = PlatformFlags::augment_args(clap::Command::new("check"));
+    let named = command.get_arguments().filter_map(clap::Arg::get_env);
+    named.map(|name| name.to_string_lossy().into_owned()).collect()
 }
 
 /// The variables of the workflows, from their list.

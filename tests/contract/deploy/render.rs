@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::super::tidy::{assert_none, read};
 use super::{assert_found, let_in, secrets, texts, workflows_variables, yaml};
 
-/// Beside the drain and the leaving: the last commit and the last push, 5 s each.
+/// Beside the drain and the leaving: the last commit and the last push, 5 s each. Leaving comes twice: the reconciler ends its
+/// page, then the client leaves the group.
 const LAST_SECONDS: u64 = 10;
 /// What a platform may lose before it sends SIGTERM and after.
 const SLACK_SECONDS: u64 = 5;
@@ -136,9 +137,17 @@ fn patience(name: &str) -> u64 {
         let drain: u64 = drain.expect("a drain").replace('_', "").parse().expect("a number");
         drain / 1000
     } else {
-        (DRAIN_DEADLINE + LEAVE_DEADLINE).as_secs()
+        (DRAIN_DEADLINE + 2 * LEAVE_DEADLINE).as_secs()
     };
     drain + LAST_SECONDS + SLACK_SECONDS
+}
+
+#[test]
+fn how_long_an_end_may_take_is_told_where_somebody_sets_a_limit() {
+    let seconds = patience("crm-event-processors") - SLACK_SECONDS;
+    for path in ["render.yaml", "docs/runbook.md", "src/cli/run.rs"] {
+        assert!(read(path).contains(&format!(" {seconds} s")), "{path}: {seconds} s");
+    }
 }
 
 /// What the image of a context is made of, as Render's filters write it.
@@ -236,13 +245,13 @@ fn a_blueprint_that_is_wrong_anywhere_is_refused() {
     );
 }
 
-/// What a comment says need not be set, and why.
-fn said_not_to_be_set() -> BTreeSet<String> {
+/// What comments say need not be set, and why: those of the workflows in their service, those of the worker at the end.
+fn said_not_to_be_set(service: &str) -> BTreeSet<String> {
     let blueprint = read("render.yaml");
-    let (_, behind) = blueprint.split_once("\nenvVarGroups:").expect("groups come last");
-    behind
-        .lines()
-        .filter_map(|line| line.strip_prefix("# not set: ")?.split_once(": "))
+    let (services, behind) = blueprint.split_once("\nenvVarGroups:").expect("groups come last");
+    let said = if service == "crm-workflows" { services } else { behind };
+    said.lines()
+        .filter_map(|line| line.trim_start().strip_prefix("# not set: ")?.split_once(": "))
         .map(|(name, why)| {
             assert!(why.len() > 5, "{name}: why not?");
             name.to_owned()
@@ -251,16 +260,21 @@ fn said_not_to_be_set() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_variable_of_the_worker_is_set_or_said_not_to_be() {
+fn every_variable_of_the_worker_and_of_the_workflows_is_set_or_said_not_to_be() {
     let blueprint = yaml("render.yaml");
-    let set: BTreeSet<String> = variables(&blueprint, named(&blueprint, "crm-event-processors"))
-        .into_iter()
-        .map(|(key, _)| key.to_owned())
-        .collect();
-    let not_set = said_not_to_be_set();
-    assert_eq!(set.intersection(&not_set).collect::<Vec<_>>(), Vec::<&String>::new());
-    let known: BTreeSet<String> = config::variables().into_iter().collect();
-    assert_eq!(&set | &not_set, known);
+    for (service, known) in [
+        ("crm-event-processors", config::variables().into_iter().collect()),
+        ("crm-workflows", workflows_variables()),
+    ] {
+        let set: BTreeSet<String> = variables(&blueprint, named(&blueprint, service))
+            .into_iter()
+            .map(|(key, _)| key.to_owned())
+            .collect();
+        let not_set = said_not_to_be_set(service);
+        let both: Vec<_> = set.intersection(&not_set).collect();
+        assert_eq!(both, Vec::<&String>::new(), "{service}");
+        assert_eq!(&set | &not_set, known, "{service}");
+    }
 }
 
 #[test]
@@ -274,8 +288,6 @@ fn the_binary_takes_the_settings_of_the_blueprint() {
             "postgres://worker:it-is-secret@pooler.example.com:6543/postgres",
         ),
         ("LEDGER_EFFECTIVE_FROM", "2026-11-21T00:00:00Z"),
-        ("CONFLUENT_ENVIRONMENT", "env-1"),
-        ("CONFLUENT_CLUSTER", "lkc-1"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otlp.example.com"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=it-is-secret"),
         ("REDIS_URL", "redis://red-1:6379"),
