@@ -20,7 +20,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, status::StatusCode};
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-use super::harness::{PURCHASES, Purchase, World, award_id};
+use super::harness::{PURCHASES, Purchase, Start, World, award_id};
 
 const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -109,7 +109,11 @@ fn world(collector: &Collector, ratio: f64, purchases: &[(Purchase, Option<&str>
 
 /// Runs a worker over everything; gives what was pushed.
 async fn traced(world: &World, collector: &mut Collector) -> Vec<Span> {
-    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    let start = Start {
+        consumers: vec![(Consumer::Currency, 1)],
+        ..Start::of(&[])
+    };
+    let worker = world.worker_as(start, &[PURCHASES]).await;
     let committed = world.log.wait_all_committed(PURCHASES);
     tokio::time::timeout(Duration::from_secs(60), committed)
         .await
