@@ -87,14 +87,14 @@ pub(crate) const CASES: [Case; 13] = [
     case("one", "worker, one consumer", real(ONE), LARGE, AT_ONCE),
     case(
         "one-told",
-        "the same, metrics and 1 % of traces pushed",
+        "worker, metrics and 1 % of traces pushed",
         told(ONE, "0.01"),
         LARGE,
         AT_ONCE,
     ),
     case(
         "one-traced",
-        "the same, all traces pushed",
+        "worker, all traces pushed",
         told(ONE, "1"),
         LARGE,
         AT_ONCE,
