@@ -10,6 +10,7 @@ use opentelemetry::metrics::{Counter, Gauge, Histogram, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use tokio::sync::watch;
 
+use super::lately::{Latency, SECONDS};
 use super::names;
 use super::observed::{Observed, consumer_label, observe};
 use super::otlp::{self, Push, PushError};
@@ -20,11 +21,6 @@ use crate::inngest::Answer;
 use crate::pipeline::Outcome;
 use crate::reconcile::{Ended, Kind};
 use crate::record::TopicPartition;
-
-/// Seconds: from a loopback answer to a night of back-off.
-const SECONDS: [f64; 15] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0,
-];
 
 /// What a rebalance callback may be about. *Lost* partitions were taken away before we let them go.
 const REBALANCES: [&str; 4] = ["assign", "revoke", "lost", "error"];
@@ -53,7 +49,7 @@ pub struct Telemetry {
     reconciler_heals: Counter<u64>,
     reconciler_findings: Gauge<u64>,
     effects_overdue: Gauge<i64>,
-    seen: Arc<Observed>,
+    pub(super) seen: Arc<Observed>,
 }
 
 /// Why the instruments cannot be made.
@@ -230,7 +226,8 @@ impl Telemetry {
         self.outcomes
             .add(records, &[consumer_label(consumer), KeyValue::new("outcome", outcome)]);
         let label = Outcome::LABELS.iter().position(|label| *label == outcome);
-        let row = consumer.and_then(|consumer| self.seen.outcomes.get(consumer.index()));
+        self.seen.ended();
+        let row = consumer.and_then(|consumer| self.seen.lately.outcomes.get(consumer.index()));
         if let Some(count) = row.zip(label).and_then(|(row, label)| row.get(label)) {
             count.fetch_add(records, Ordering::Relaxed);
         }
@@ -240,7 +237,7 @@ impl Telemetry {
     #[must_use]
     pub fn outcomes(&self, consumer: Consumer, outcome: &str) -> u64 {
         let label = Outcome::LABELS.iter().position(|label| *label == outcome);
-        let row = self.seen.outcomes.get(consumer.index());
+        let row = self.seen.lately.outcomes.get(consumer.index());
         row.zip(label)
             .and_then(|(row, label)| row.get(label))
             .map_or(0, |count| count.load(Ordering::Relaxed))
@@ -278,6 +275,7 @@ impl Telemetry {
     }
 
     pub fn accepted(&self, consumer: Consumer, since_commit: Duration) {
+        self.seen.lately.took(consumer, since_commit);
         self.latency
             .record(since_commit.as_secs_f64(), &[consumer_label(Some(consumer))]);
     }
@@ -408,6 +406,28 @@ impl Telemetry {
     #[must_use]
     pub fn ages(&self) -> (Duration, Duration) {
         (self.seen.poll_age(), self.seen.tick_age())
+    }
+
+    /// How long no record has ended.
+    #[must_use]
+    pub fn still_for(&self) -> Duration {
+        self.seen.still_for()
+    }
+
+    /// Records of a consumer a second, by outcome, in the last minute.
+    #[must_use]
+    pub fn rates(&self, consumer: Consumer) -> [(&'static str, f64); Outcome::LABELS.len()] {
+        let rates = self.seen.lately.rates(consumer);
+        std::array::from_fn(|at| {
+            let label = Outcome::LABELS.get(at).copied().unwrap_or_default();
+            (label, rates.get(at).copied().unwrap_or_default())
+        })
+    }
+
+    /// From the commit in Postgres until the event was accepted, in the last minute; `None` if none was.
+    #[must_use]
+    pub fn latency(&self, consumer: Consumer) -> Option<Latency> {
+        self.seen.lately.latency(consumer)
     }
 
     /// The longest that a partition with something uncommitted has waited for a confirmed commit.
