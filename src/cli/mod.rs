@@ -5,6 +5,7 @@
     reason = "commands talk to people on standard output"
 )]
 
+mod asking;
 mod check;
 mod config;
 mod connectors;
@@ -19,6 +20,7 @@ mod replay;
 // Its limits are public: the benchmark puts the same worker together.
 pub mod run;
 mod shadow;
+mod status;
 
 use std::process::ExitCode;
 
@@ -68,6 +70,8 @@ enum Command {
     /// Render, check, compare and apply the connector that feeds the worker, and ask whether it runs.
     #[command(subcommand)]
     Connectors(connectors::Command),
+    /// Show how a running worker stands: consumers, partitions, source, last errors.
+    Status(status::Options),
     /// Print the settings as they are understood, secrets redacted.
     Config(Box<crate::config::Flags>),
     /// Ask a running worker on this machine whether it is live.
@@ -133,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Dlq(command) => dlq::run(&command),
         Command::Replay(options) => replay::run(&options),
         Command::Connectors(command) => connectors::run(&command),
+        Command::Status(options) => status::run(&options),
         Command::Config(flags) => config::run(&flags),
         Command::Healthcheck(options) => healthcheck::run(&options),
         Command::Version => {
@@ -178,6 +183,9 @@ fn code_of(error: &anyhow::Error) -> Code {
     }
     if let Some(error) = error.downcast_ref::<ConnectError>() {
         return connectors::code_of(error);
+    }
+    if error.is::<asking::Silence>() {
+        return Code::Unavailable;
     }
     // The database that is only away is waited for.
     if error.is::<crate::postgres::StartError>() {
