@@ -9,6 +9,7 @@ mod asking;
 mod check;
 mod config;
 mod connectors;
+mod console;
 mod demo;
 mod dlq;
 mod explain;
@@ -70,6 +71,8 @@ enum Command {
     /// Render, check, compare and apply the connector that feeds the worker, and ask whether it runs.
     #[command(subcommand)]
     Connectors(connectors::Command),
+    /// Serve a page that shows how a running worker stands, and its dead letters.
+    Console(Box<console::Options>),
     /// Show how a running worker stands: consumers, partitions, source, last errors.
     Status(status::Options),
     /// Print the settings as they are understood, secrets redacted.
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Dlq(command) => dlq::run(&command),
         Command::Replay(options) => replay::run(&options),
         Command::Connectors(command) => connectors::run(&command),
+        Command::Console(options) => console::run(&options),
         Command::Status(options) => status::run(&options),
         Command::Config(flags) => config::run(&flags),
         Command::Healthcheck(options) => healthcheck::run(&options),

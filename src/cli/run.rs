@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Code, hang};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Flags, Out, Problems, Settings, ShadowOut, Way};
+use crate::console;
 use crate::consumers::Rules;
 use crate::dead_letters::{DeadLetters, KafkaDeadLetters, Queue};
 use crate::dedupe::{Dedupe, RedisDedupe, RedisSettings};
@@ -67,7 +68,8 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
     let owner = format!("{:016x}", randomness.number());
     let telemetry = Arc::new(telemetry_of(&settings, &owner)?);
     if let Some(address) = settings.http {
-        let served = telemetry::http::serve(address, Arc::clone(&telemetry), shutdown.child_token()).await;
+        let routes = routes(&settings, &telemetry);
+        let served = telemetry::http::serve(address, routes, shutdown.child_token()).await;
         let served = served.map_err(|error| Problems(vec![format!("HTTP_ADDR {address} cannot be bound: {error}")]));
         let (address, _task) = served?;
         tracing::info!(%address, "health endpoints");
@@ -156,6 +158,19 @@ fn telemetry_of(settings: &Settings, instance: &str) -> anyhow::Result<Telemetry
     let (origin, every_s) = (push.origin(), push.interval.as_secs());
     tracing::info!(origin, every_s, "metrics are pushed");
     Ok(Telemetry::pushing(push, instance, tokio::runtime::Handle::current())?)
+}
+
+/// What is served: the endpoints, and the console if it is wanted.
+fn routes(settings: &Settings, telemetry: &Arc<Telemetry>) -> axum::Router {
+    let endpoints = telemetry::http::routes(Arc::clone(telemetry));
+    let Some(reach) = settings.console else {
+        return endpoints;
+    };
+    let worker = console::Worker {
+        telemetry: Arc::clone(telemetry),
+        config: format!("{settings:#?}"),
+    };
+    endpoints.merge(console::routes(Arc::new(worker), reach))
 }
 
 /// How long a revocation waits for lanes, with this session.

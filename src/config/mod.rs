@@ -12,6 +12,7 @@ mod letters;
 mod push;
 mod reconciling;
 mod secret;
+mod serving;
 mod way;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 
+use crate::console::Reach;
 use crate::consumers::Consumer;
 use crate::debezium::DecimalMode;
 use crate::kafka::{Connection, Group, StartAt};
@@ -60,6 +62,8 @@ pub struct Settings {
     pub old_records: OldRecords,
     pub way: Way,
     pub http: Option<SocketAddr>,
+    /// Unset, no console is served.
+    pub console: Option<Reach>,
     /// Unset, metrics are only scraped.
     pub push: Option<Push>,
     pub log_format: logging::Format,
@@ -153,11 +157,8 @@ impl Reader {
             "--start-at is for a subset of the consumers (CONSUMERS) and for --shadow: the main group starts at what is committed, else at the \
              log's begin",
         );
-        let http = match given(flags.http_addr.as_deref()) {
-            Some("off") => None,
-            Some(address) => self.parsed(Some(address), "HTTP_ADDR", "an address like 127.0.0.1:8080, or off"),
-            None => Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
-        };
+        let http = self.http(flags);
+        let console = self.console(flags, http);
         let push = self.push(flags);
         let log_format = match given(flags.log_format.as_deref()) {
             None | Some("json") => logging::Format::Json,
@@ -185,6 +186,7 @@ impl Reader {
             old_records: ledger.old_records,
             way: way?,
             http,
+            console,
             push,
             log_format,
             log_filter: given(flags.rust_log.as_deref()).unwrap_or("info").to_owned(),

@@ -29,27 +29,31 @@ use crate::pipeline::Outcome;
 /// most 10 s, the commit in it another 10, the look-ups of an assignment about a minute.
 pub const STALE: Duration = Duration::from_secs(120);
 
+/// What a worker serves in any case.
+pub fn routes(telemetry: Arc<Telemetry>) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/statusz", get(statusz))
+        .route("/metrics", get(metrics))
+        .with_state(telemetry)
+}
+
 /// Serves until `shutdown`.
 ///
 /// # Errors
 /// When the address cannot be bound.
 pub async fn serve(
     address: SocketAddr,
-    telemetry: Arc<Telemetry>,
+    routes: Router,
     shutdown: CancellationToken,
 ) -> std::io::Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
-    let routes = Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/statusz", get(statusz))
-        .route("/metrics", get(metrics))
-        .with_state(telemetry);
     let serving = axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned());
     let task = tokio::spawn(async move {
         if let Err(error) = serving.await {
-            tracing::error!(%error, "health endpoints ended");
+            tracing::error!(%error, "the endpoints ended");
         }
     });
     Ok((bound, task))

@@ -105,7 +105,8 @@ impl Recent {
 
     fn newest_first(&self) -> Vec<Decided> {
         let rings = self.rings();
-        let mut all: Vec<Decided> = rings.ended.iter().chain(&rings.dead).cloned().collect();
+        let (ended, dead) = (rings.ended.iter().rev(), rings.dead.iter().rev());
+        let mut all: Vec<Decided> = ended.chain(dead).cloned().collect();
         drop(rings);
         all.sort_by_key(|decided| std::cmp::Reverse(decided.at_ms));
         all

@@ -46,7 +46,12 @@ async fn whatever_a_worker_says_of_itself_status_shows_it_on_the_lines_it_would_
         assert!(hostile.stdout.contains("forged"), "{}", hostile.said());
         assert_eq!(hostile.code, Some(1), "it does not flow: {}", hostile.said());
         let plain = status_of(harmless.clone(), more).await;
-        assert_eq!(hostile.stdout.lines().count(), plain.stdout.lines().count(), "{}", hostile.stdout);
+        assert_eq!(
+            hostile.stdout.lines().count(),
+            plain.stdout.lines().count(),
+            "{}",
+            hostile.stdout
+        );
     }
 }
 
