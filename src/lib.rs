@@ -11,6 +11,7 @@
 mod fields;
 mod inert;
 pub mod planted;
+pub mod traceparent;
 
 pub mod connectors;
 

@@ -42,6 +42,11 @@ pub(crate) enum Worker {
     Real {
         consumers: &'static str,
     },
+    /// The same, which pushes its metrics every second, and traces of this part of its batches.
+    Told {
+        consumers: &'static str,
+        ratio: &'static str,
+    },
     Old,
 }
 
@@ -62,7 +67,7 @@ pub(crate) const FAR: Duration = Duration::from_millis(200);
 const ONE: &str = "currency";
 const THREE: &str = "currency,tier,mission";
 
-pub(crate) const CASES: [Case; 11] = [
+pub(crate) const CASES: [Case; 13] = [
     case("consume", "bare consume", Worker::Consume { passes: 4 }, LARGE, AT_ONCE),
     case(
         "decode",
@@ -80,6 +85,20 @@ pub(crate) const CASES: [Case; 11] = [
     ),
     case("memory", "pipeline, dedupe in memory", Worker::Memory, LARGE, AT_ONCE),
     case("one", "worker, one consumer", real(ONE), LARGE, AT_ONCE),
+    case(
+        "one-told",
+        "the same, metrics and 1 % of traces pushed",
+        told(ONE, "0.01"),
+        LARGE,
+        AT_ONCE,
+    ),
+    case(
+        "one-traced",
+        "the same, all traces pushed",
+        told(ONE, "1"),
+        LARGE,
+        AT_ONCE,
+    ),
     case("three", "worker, three consumers", real(THREE), MEDIUM, AT_ONCE),
     case("one-20ms", "worker, one consumer, 20 ms", real(ONE), LARGE, NEAR),
     case("one-200ms", "worker, one consumer, 200 ms", real(ONE), MEDIUM, FAR),
@@ -90,6 +109,10 @@ pub(crate) const CASES: [Case; 11] = [
 
 const fn real(consumers: &'static str) -> Worker {
     Worker::Real { consumers }
+}
+
+const fn told(consumers: &'static str, ratio: &'static str) -> Worker {
+    Worker::Told { consumers, ratio }
 }
 
 const fn case(name: &'static str, what: &'static str, worker: Worker, log: Log, latency: Duration) -> Case {
@@ -106,7 +129,7 @@ impl Case {
     /// Events that one record leads to.
     pub(crate) fn events_a_record(&self) -> u64 {
         match self.worker {
-            Worker::Real { consumers } => consumers.split(',').count() as u64,
+            Worker::Real { consumers } | Worker::Told { consumers, .. } => consumers.split(',').count() as u64,
             Worker::Consume { .. } | Worker::Decode { .. } | Worker::Memory | Worker::Old => 1,
         }
     }

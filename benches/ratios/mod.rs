@@ -6,6 +6,7 @@
 mod cases;
 pub(crate) mod read;
 mod report;
+mod scrape;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,6 +17,7 @@ use clap::{Args, ValueEnum};
 use crm_event_processors::kafka::embedded::EmbeddedKafka;
 use tokio::runtime::Runtime;
 
+use crate::rig::collector::Collector;
 use crate::rig::process::Process;
 use crate::rig::receiving::Receiving;
 use crate::rig::records::PROGRAM;
@@ -87,7 +89,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         let named = options.cases.is_empty() || options.cases.iter().any(|name| name == case.name);
         named && (case.worker != Worker::Old || options.node_modules.is_some())
     };
-    let known = |name: &String| CASES.iter().any(|case| case.name == name) || name == "allocations";
+    let known = |name: &String| CASES.iter().any(|case| case.name == name) || name == "allocations" || name == "scrape";
     let unknown: Vec<&String> = options.cases.iter().filter(|name| !known(name)).collect();
     ensure!(unknown.is_empty(), "no such case: {unknown:?}");
     let cases: Vec<Case> = CASES.into_iter().filter(wanted).collect();
@@ -109,7 +111,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
     }
     let allocations = if counting { Some(bench.allocations()?) } else { None };
-    let mut report = Report::new(&cases, allocations);
+    let scrapes = if options.cases.is_empty() || options.cases.iter().any(|name| name == "scrape") {
+        scrape::milliseconds()?
+    } else {
+        Vec::new()
+    };
+    let mut report = Report::new(&cases, allocations, scrapes);
     let (file, mut json) = (folder().join("ratios.json"), String::new());
     for round in 1..=options.rounds {
         for case in &cases {
@@ -140,7 +147,7 @@ impl Bench {
         match case.worker {
             Worker::Consume { passes } => self.read(case, passes, false),
             Worker::Decode { passes } => self.read(case, passes, true),
-            Worker::Memory | Worker::Real { .. } | Worker::Old => self.deliver(case),
+            Worker::Memory | Worker::Real { .. } | Worker::Told { .. } | Worker::Old => self.deliver(case),
         }
     }
 
@@ -180,7 +187,9 @@ impl Bench {
         let records = u64::from(case.log.records);
         let expected = records * case.events_a_record();
         let receiving = self.runtime.block_on(Receiving::start(case.latency, expected))?;
-        let mut worker = self.start(case, &receiving.url())?;
+        let is_told = matches!(case.worker, Worker::Told { .. });
+        let collector = is_told.then(|| self.runtime.block_on(Collector::start())).transpose()?;
+        let mut worker = self.start(case, &receiving.url(), collector.as_ref().map(Collector::url))?;
         let first = receiving.notice(&worker)?;
         let begun = self.cpu(&worker)?;
         let last = receiving.notice(&worker)?;
@@ -192,11 +201,14 @@ impl Bench {
             ..self.cpu(&worker)?.since(&begun)
         };
         worker.stop()?;
+        if let (Some(collector), Worker::Told { ratio, .. }) = (collector, case.worker) {
+            collector.end(ratio == "1")?;
+        }
         let requests = self.runtime.block_on(receiving.end())?;
         Ok(Run { requests, ..run })
     }
 
-    fn start(&mut self, case: &Case, inngest: &str) -> anyhow::Result<Process> {
+    fn start(&mut self, case: &Case, inngest: &str, collector: Option<String>) -> anyhow::Result<Process> {
         let surroundings = Surroundings {
             brokers: self.kafka.bootstrap_servers().to_owned(),
             redis: self.redis.url(),
@@ -204,15 +216,15 @@ impl Bench {
             prefix: case.log.prefix.to_owned(),
             group: self.next_group(),
         };
+        let real = |consumers, ratio| Real {
+            consumers,
+            lanes: LANES,
+            window_secs: 300,
+            push: collector.as_deref().zip(ratio),
+        };
         match case.worker {
-            Worker::Real { consumers } => {
-                let real = Real {
-                    consumers,
-                    lanes: LANES,
-                    window_secs: 300,
-                };
-                real.start("worker", &surroundings)
-            }
+            Worker::Real { consumers } => real(consumers, None).start("worker", &surroundings),
+            Worker::Told { consumers, ratio } => real(consumers, Some(ratio)).start("worker", &surroundings),
             Worker::Old => {
                 let modules = self.node_modules.as_deref().context("the old worker's modules")?;
                 workers::old(modules, &surroundings)

@@ -15,6 +15,8 @@ use super::{Allocations, Run};
 pub(crate) struct Report {
     rows: Vec<Row>,
     allocations: Option<Allocations>,
+    /// Milliseconds.
+    scrapes: Vec<f64>,
 }
 
 struct Row {
@@ -88,7 +90,7 @@ impl Row {
 }
 
 impl Report {
-    pub(crate) fn new(cases: &[Case], allocations: Option<Allocations>) -> Self {
+    pub(crate) fn new(cases: &[Case], allocations: Option<Allocations>, scrapes: Vec<f64>) -> Self {
         let row = |case: &Case| Row {
             case: *case,
             runs: Vec::new(),
@@ -96,6 +98,7 @@ impl Report {
         Self {
             rows: cases.iter().map(row).collect(),
             allocations,
+            scrapes,
         }
     }
 
@@ -135,6 +138,13 @@ impl Report {
         let (above, below) = (self.row(above)?, self.row(below)?);
         let pairs = above.runs.iter().zip(&below.runs);
         Figure::of(pairs.map(|(above, below)| above.rate() / below.rate()))
+    }
+
+    /// CPU of the worker a record.
+    fn divide_cpu(&self, above: &str, below: &str) -> Option<Figure> {
+        let (above, below) = (self.row(above)?, self.row(below)?);
+        let pairs = above.runs.iter().zip(&below.runs);
+        Figure::of(pairs.map(|(above, below)| above.micros(above.worker_cpu) / below.micros(below.worker_cpu)))
     }
 
     fn cpu(&self, name: &str) -> Option<Figure> {
@@ -194,6 +204,24 @@ impl Report {
                 counts.and_then(|counts| exact(counts.memory)),
                 "-",
                 "-",
+            ),
+            ratio(
+                "CPU: metrics and 1 % of traces pushed / nothing",
+                self.divide_cpu("one-told", "one"),
+                "-",
+                "1.03",
+            ),
+            ratio(
+                "CPU: all traces pushed / nothing",
+                self.divide_cpu("one-traced", "one"),
+                "-",
+                "-",
+            ),
+            ratio(
+                "a scrape, 5 consumers x 48 partitions, ms",
+                Figure::of(self.scrapes.iter().copied()),
+                "-",
+                "20",
             ),
             ratio("one consumer / old worker", self.divide("one", "old"), "25", "50"),
             ratio("the same, 20 ms", self.divide("one-20ms", "old-20ms"), "150", "500"),

@@ -4,6 +4,7 @@
 //! of them. It never uses the stack's servers, and never decides what a figure means.
 
 pub(crate) mod brokers;
+pub(crate) mod collector;
 pub(crate) mod process;
 pub(crate) mod receiving;
 pub(crate) mod records;

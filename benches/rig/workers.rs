@@ -28,6 +28,8 @@ pub(crate) struct Real<'a> {
     pub(crate) consumers: &'a str,
     pub(crate) lanes: u32,
     pub(crate) window_secs: u32,
+    /// Where metrics and traces are pushed to, and which part of the batches.
+    pub(crate) push: Option<(&'a str, &'a str)>,
 }
 
 impl Real<'_> {
@@ -39,6 +41,7 @@ impl Real<'_> {
             consumers,
             lanes,
             window_secs,
+            push,
         } = self;
         let Surroundings {
             brokers,
@@ -68,6 +71,20 @@ impl Real<'_> {
         }
         command.args(["--kafka-session-timeout-ms", &SESSION_TIMEOUT_MS.to_string()]);
         command.args(["--http-addr", "off"]);
+        if let Some((url, ratio)) = push {
+            command.args([
+                "--otel-exporter-otlp-endpoint",
+                url,
+                "--otel-metric-export-interval",
+                "1000",
+            ]);
+            command.args([
+                "--otel-traces-sampler",
+                "traceidratio",
+                "--otel-traces-sampler-arg",
+                ratio,
+            ]);
+        }
         command.args(["--rust-log", "warn", "--log-format", "text"]);
         Process::start(name, command)
     }

@@ -113,6 +113,7 @@ fn worker(name: &str, surroundings: &Surroundings) -> anyhow::Result<Process> {
         consumers: "currency,tier,mission,reward,marketplace",
         lanes: 4,
         window_secs: WINDOW_SECS,
+        push: None,
     };
     real.start(name, surroundings)
 }

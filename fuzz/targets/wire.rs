@@ -3,6 +3,7 @@
 
 use crm_event_processors::debezium::{Change, Decoded, Decoder, plausible_ms};
 use crm_event_processors::record::{Header, Headers, RecordView};
+use crm_event_processors::traceparent::TraceParent;
 
 use super::{assert_inert, assert_word, parts};
 
@@ -30,6 +31,10 @@ pub(super) fn run(data: &[u8]) {
         },
     };
     check(&record);
+    // Whatever passes for a trace is written again as it was.
+    if let Some(context) = TraceParent::parse(header) {
+        assert_eq!(context.to_string().as_bytes(), header);
+    }
 }
 
 /// Decodes the record; whatever the decoder has seen before, it says the same.

@@ -13,8 +13,7 @@ use super::connectors::known_rules;
 use super::run::{DRAIN_DEADLINE, read_programs};
 use super::{Code, Format, Usage, print_json};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Checking, Flags, PlatformFlags};
-use crate::connectors::Access;
+use crate::config::{Checking, Flags, SourceFlags};
 use crate::doctor::catalogue::Area;
 use crate::doctor::{End, Finding, Purpose, Question, Report, Severity, examine};
 use crate::inert::clean;
@@ -36,19 +35,8 @@ pub(super) struct Options {
     /// For people, or one JSON object; with --watch one for each change.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// The connector's name.
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "crm-cdc-source",
-        help_heading = "Platform"
-    )]
-    connector: String,
-    /// The rule about this key of the connector may be broken; may be given several times.
-    #[arg(long, value_name = "KEY", help_heading = "Platform")]
-    accept: Vec<String>,
     #[command(flatten)]
-    platform: PlatformFlags,
+    source: SourceFlags,
     #[command(flatten)]
     flags: Flags,
 }
@@ -63,7 +51,8 @@ impl Options {
         if areas.is_empty() {
             areas.extend(Area::ALL);
         }
-        known_rules(&self.accept)?;
+        let source = self.source.watched();
+        known_rules(&source.accepted)?;
         let settings = Checking::from_flags(&self.flags);
         let program = settings
             .program_file
@@ -72,9 +61,9 @@ impl Options {
         Ok(Question {
             program: program.map(|error| format!("{error:#}")),
             settings,
-            platform: self.platform(),
-            connector: self.connector.clone(),
-            accepted: self.accept.clone(),
+            platform: source.platform,
+            connector: source.connector,
+            accepted: source.accepted,
             areas,
             purpose: if self.pre_deploy {
                 Purpose::PreDeploy
@@ -82,20 +71,9 @@ impl Options {
                 Purpose::Health
             },
             sends_test_event: self.send_test_event,
+            tries_rights: true,
             drain: DRAIN_DEADLINE,
         })
-    }
-
-    fn platform(&self) -> Result<Access, String> {
-        if !self.platform.is_given() {
-            return Err("neither CONNECT_URL nor CONFLUENT_CLUSTER says where the connector runs".to_owned());
-        }
-        let mut problems = Vec::new();
-        let platform = self.platform.platform(&mut problems);
-        let access = self.platform.access(platform, &mut problems);
-        access
-            .filter(|_| problems.is_empty())
-            .ok_or_else(|| problems.join("; "))
     }
 }
 
@@ -228,10 +206,8 @@ const WIDTH: usize = 14;
 
 const fn word(severity: Severity) -> &'static str {
     match severity {
-        Severity::Failed => "failed",
-        Severity::Warning => "warning",
         Severity::NotVerifiable => "not verifiable",
-        Severity::Ok => "ok",
+        other => other.label(),
     }
 }
 

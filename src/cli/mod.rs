@@ -15,6 +15,7 @@ mod dlq;
 mod explain;
 mod hang;
 mod healthcheck;
+mod look;
 mod migrate;
 mod reconcile;
 mod replay;
@@ -52,7 +53,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the worker until SIGTERM.
-    Run(Box<crate::config::Flags>),
+    Run(Box<crate::config::RunFlags>),
     /// Run the worker on an embedded Kafka, a seeded workload and an in-process Inngest, and balance the books.
     Demo(demo::Options),
     /// Say what each recorded message is and what every consumer would do with it.
@@ -76,7 +77,7 @@ enum Command {
     /// Show how a running worker stands: consumers, partitions, source, last errors.
     Status(status::Options),
     /// Print the settings as they are understood, secrets redacted.
-    Config(Box<crate::config::Flags>),
+    Config(Box<crate::config::RunFlags>),
     /// Ask a running worker on this machine whether it is live.
     Healthcheck(healthcheck::Options),
     /// Print the version.

@@ -8,13 +8,14 @@ use futures::future::OptionFuture;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Code, hang};
+use super::{Code, hang, look};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Flags, Out, Problems, Settings, ShadowOut, Way};
+use crate::config::{Checking, Looking, Out, Problems, RunFlags, Settings, ShadowOut, Way};
 use crate::console;
 use crate::consumers::Rules;
 use crate::dead_letters::{DeadLetters, KafkaDeadLetters, Queue};
 use crate::dedupe::{Dedupe, RedisDedupe, RedisSettings};
+use crate::doctor::Question;
 use crate::inert::clean;
 use crate::inngest::{Deliver, Endpoint, HttpDeliver, HttpSettings};
 use crate::kafka::{self, Membership};
@@ -42,12 +43,13 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 /// for neither. Each takes this once.
 pub const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 
-pub(super) fn run(flags: &Flags) -> anyhow::Result<Code> {
-    let settings = Settings::from_flags(flags)?;
+pub(super) fn run(flags: &RunFlags) -> anyhow::Result<Code> {
+    let (settings, Looking { every, source }) = flags.understood()?;
     logging::start(settings.log_format, &settings.log_filter);
     let programs = settings.program_file.as_deref().map(read_programs).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(work(settings, programs));
+    let looks = every.map(|every| (look::question(Checking::from_flags(&flags.flags), source), every));
+    let ended = runtime.block_on(work(settings, programs, looks));
     // Nothing of worth runs any more; whatever hangs in there must not keep the process.
     runtime.shutdown_background();
     ended
@@ -60,7 +62,11 @@ pub(super) fn read_programs(path: &str) -> anyhow::Result<Programs> {
     Programs::from_json(&text).with_context(|| format!("PROGRAM_FILE {}", clean(path)))
 }
 
-async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<Code> {
+async fn work(
+    settings: Settings,
+    programs: Option<Programs>,
+    looks: Option<(Question, Duration)>,
+) -> anyhow::Result<Code> {
     let clock: SharedClock = Arc::new(SystemClock);
     let shutdown = CancellationToken::new();
     stop_on_signal(shutdown.clone())?;
@@ -105,7 +111,7 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
         dedupe: targets.dedupe,
         deliver: targets.deliver,
         dead_letters: targets.dead_letters,
-        clock,
+        clock: Arc::clone(&clock),
         randomness,
         ledger: knowledge.ledger.clone(),
         old_records: settings.old_records,
@@ -117,6 +123,10 @@ async fn work(settings: Settings, programs: Option<Programs>) -> anyhow::Result<
         &telemetry,
         Duration::from_millis(u64::from(settings.session_timeout_ms)),
     )?;
+    if let Some((question, every)) = looks {
+        let looking = look::look(question, every, clock, Arc::clone(&telemetry));
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(looking));
+    }
     let reconciling = reconcile_beside(&settings, &ports, knowledge.books, owner, asked_by_signal()?, &shutdown);
     let exit = pipeline::run(options, handle, ports, shutdown.clone()).await;
     shutdown.cancel();
@@ -152,12 +162,17 @@ fn told(exit: Exit) -> Code {
 }
 
 fn telemetry_of(settings: &Settings, instance: &str) -> anyhow::Result<Telemetry> {
-    let Some(push) = &settings.push else {
-        return Ok(Telemetry::new()?);
-    };
-    let (origin, every_s) = (push.origin(), push.interval.as_secs());
-    tracing::info!(origin, every_s, "metrics are pushed");
-    Ok(Telemetry::pushing(push, instance, tokio::runtime::Handle::current())?)
+    let (push, traces) = (settings.push.as_ref(), settings.traces.as_ref());
+    if let Some(push) = push {
+        let (origin, every_s) = (push.origin(), push.interval.as_secs());
+        tracing::info!(origin, every_s, "metrics are pushed");
+    }
+    if let Some(traces) = traces {
+        let (origin, ratio) = (traces.origin(), traces.ratio);
+        tracing::info!(origin, ratio, "traces are pushed");
+    }
+    let runtime = tokio::runtime::Handle::current();
+    Ok(Telemetry::outward(push, traces, instance, &runtime)?)
 }
 
 /// What is served: the endpoints, and the console if it is wanted.

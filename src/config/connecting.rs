@@ -1,4 +1,4 @@
-//! The settings of `connectors`: where a connector runs, and what its template lacks. None of them is a setting of `run`.
+//! The settings of `connectors`: where a connector runs, which `check` and `run` ask as well, and what its template lacks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::address::is_private;
 use super::{given, shown};
 use crate::connectors::{Access, CONFLUENT_CLOUD, Config, Platform, SERVICE_ACCOUNT, database};
 
-/// Where the connector runs, as given. `check` asks there, too.
+/// Where the connector runs, as given. `check` and `run` ask there, too.
 #[derive(Debug, Clone, Default, Args)]
 #[expect(clippy::doc_markdown, reason = "these comments are the help texts of a terminal")]
 pub struct PlatformFlags {

@@ -7,7 +7,7 @@
 
 use clap::Args;
 
-/// The settings of `run`, as given.
+/// The settings of the worker, as given.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Flags {
     /// Brokers, `host:port` separated by commas.
@@ -188,66 +188,72 @@ pub struct Flags {
     #[arg(long, env = "RUST_LOG", value_name = "FILTER", help_heading = "Operations")]
     pub rust_log: Option<String>,
 
-    /// Push metrics by OTLP over HTTP to this address with /v1/metrics behind it. Unset: no push.
+    /// Push metrics by OTLP over HTTP to this address with /v1/metrics behind it, and traces to /v1/traces if OTEL_TRACES_SAMPLER
+    /// says how many. Unset: no push.
     #[arg(
         long,
         env = "OTEL_EXPORTER_OTLP_ENDPOINT",
         value_name = "URL",
         hide_env_values = true,
-        help_heading = "Metrics push"
+        help_heading = "Push"
     )]
     pub otel_exporter_otlp_endpoint: Option<String>,
-    /// The same, as the whole address.
+    /// The same for metrics, as the whole address.
     #[arg(
         long,
         env = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
         value_name = "URL",
         hide_env_values = true,
-        help_heading = "Metrics push"
+        help_heading = "Push"
     )]
     pub otel_exporter_otlp_metrics_endpoint: Option<String>,
+    /// The same for traces, as the whole address. Without OTEL_TRACES_SAMPLER every batch is traced.
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        value_name = "URL",
+        hide_env_values = true,
+        help_heading = "Push"
+    )]
+    pub otel_exporter_otlp_traces_endpoint: Option<String>,
+    /// Which batches are traced: always_on, always_off, traceidratio, or one of these behind `parentbased_`, which means the same here.
+    #[arg(long, env = "OTEL_TRACES_SAMPLER", value_name = "SAMPLER", help_heading = "Push")]
+    pub otel_traces_sampler: Option<String>,
+    /// The part that traceidratio traces, from 0 to 1. Default 1.
+    #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", value_name = "RATIO", help_heading = "Push")]
+    pub otel_traces_sampler_arg: Option<String>,
     /// Headers of a push, `name=value` separated by commas, values percent-encoded.
     #[arg(
         long,
         env = "OTEL_EXPORTER_OTLP_HEADERS",
         value_name = "HEADERS",
         hide_env_values = true,
-        help_heading = "Metrics push"
+        help_heading = "Push"
     )]
     pub otel_exporter_otlp_headers: Option<String>,
-    /// Milliseconds between pushes. Default 60000.
-    #[arg(
-        long,
-        env = "OTEL_METRIC_EXPORT_INTERVAL",
-        value_name = "MS",
-        help_heading = "Metrics push"
-    )]
+    /// Milliseconds between pushes of metrics. Default 60000.
+    #[arg(long, env = "OTEL_METRIC_EXPORT_INTERVAL", value_name = "MS", help_heading = "Push")]
     pub otel_metric_export_interval: Option<String>,
     /// The service's name in a push. Default crm-event-processors.
-    #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME", help_heading = "Metrics push")]
+    #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME", help_heading = "Push")]
     pub otel_service_name: Option<String>,
     /// What else a push says of us, `name=value` separated by commas, values percent-encoded.
     #[arg(
         long,
         env = "OTEL_RESOURCE_ATTRIBUTES",
         value_name = "ATTRIBUTES",
-        help_heading = "Metrics push"
+        help_heading = "Push"
     )]
     pub otel_resource_attributes: Option<String>,
     /// `true`: no push, whatever else is set.
-    #[arg(
-        long,
-        env = "OTEL_SDK_DISABLED",
-        value_name = "true|false",
-        help_heading = "Metrics push"
-    )]
+    #[arg(long, env = "OTEL_SDK_DISABLED", value_name = "true|false", help_heading = "Push")]
     pub otel_sdk_disabled: Option<String>,
 }
 
-/// Every variable, for `.env.example` and its test.
+/// Every variable of `run`, for `.env.example` and its test.
 #[must_use]
 pub fn variables() -> Vec<String> {
-    let command = Flags::augment_args(clap::Command::new("run"));
+    let command = super::RunFlags::augment_args(clap::Command::new("run"));
     command
         .get_arguments()
         .filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned()))

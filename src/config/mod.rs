@@ -9,6 +9,7 @@ mod database;
 mod deciding;
 mod flags;
 mod letters;
+mod looking;
 mod push;
 mod reconciling;
 mod secret;
@@ -27,7 +28,7 @@ use crate::kafka::{Connection, Group, StartAt};
 use crate::postgres::DatabaseUrl;
 use crate::progress::{ConsumerSet, Orders};
 use crate::rows::Table;
-use crate::telemetry::{Push, logging};
+use crate::telemetry::{Push, TracePush, logging};
 
 pub use crate::pipeline::OldRecords;
 pub use checking::Checking;
@@ -35,6 +36,7 @@ pub use connecting::{ConnectFlags, Connecting, PlatformFlags, connector_variable
 pub use deciding::Deciding;
 pub use flags::{Flags, variables};
 pub use letters::Letters;
+pub use looking::{Looking, RunFlags, SourceFlags, Watched};
 pub use reconciling::{Out, Reconciling};
 pub use secret::Secret;
 pub use way::{ShadowOut, Way};
@@ -66,6 +68,8 @@ pub struct Settings {
     pub console: Option<Reach>,
     /// Unset, metrics are only scraped.
     pub push: Option<Push>,
+    /// Unset, nothing is traced.
+    pub traces: Option<TracePush>,
     pub log_format: logging::Format,
     pub log_filter: String,
 }
@@ -159,7 +163,7 @@ impl Reader {
         );
         let http = self.http(flags);
         let console = self.console(flags, http);
-        let push = self.push(flags);
+        let outward = self.outward(flags, &group.name());
         let log_format = match given(flags.log_format.as_deref()) {
             None | Some("json") => logging::Format::Json,
             Some("text") => logging::Format::Text,
@@ -187,7 +191,8 @@ impl Reader {
             way: way?,
             http,
             console,
-            push,
+            push: outward.metrics,
+            traces: outward.traces,
             log_format,
             log_filter: given(flags.rust_log.as_deref()).unwrap_or("info").to_owned(),
         })

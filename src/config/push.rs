@@ -1,4 +1,4 @@
-//! Where metrics are pushed to, in OpenTelemetry's own names and formats.
+//! Where metrics and traces are pushed to, in OpenTelemetry's own names and formats.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,13 +7,20 @@ use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Flags, Reader, given, shown};
-use crate::telemetry::Push;
+use crate::telemetry::{Push, TracePush};
 
 const DEFAULT_INTERVAL_MS: u32 = 60_000;
 
+/// What metrics and traces have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Outward {
+    pub(super) metrics: Option<Push>,
+    pub(super) traces: Option<TracePush>,
+}
+
 impl Reader {
-    pub(super) fn push(&mut self, flags: &Flags) -> Option<Push> {
-        // Everything is checked, also what a disabled push would not use.
+    /// Everything is checked, also what a disabled push would not use.
+    pub(super) fn outward(&mut self, flags: &Flags, group: &str) -> Outward {
         let disabled = match given(flags.otel_sdk_disabled.as_deref()).map(str::to_ascii_lowercase) {
             None => false,
             Some(word) if word == "true" || word == "false" => word == "true",
@@ -23,13 +30,68 @@ impl Reader {
                 false
             }
         };
-        let endpoint = self.endpoint(flags);
+        let common = self.address(
+            flags.otel_exporter_otlp_endpoint.as_deref(),
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        );
+        let metrics = self.address(
+            flags.otel_exporter_otlp_metrics_endpoint.as_deref(),
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+        );
+        let own_traces = self.address(
+            flags.otel_exporter_otlp_traces_endpoint.as_deref(),
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        );
+        let ratio = self.ratio(flags);
+        // Whoever has metrics pushed has not asked for traces yet.
+        let common_traces = common.clone().filter(|_| ratio.is_some());
+        let metrics = metrics.or_else(|| below(common, "v1/metrics"));
+        let traces = own_traces.or_else(|| below(common_traces, "v1/traces"));
         let headers = self.headers(given(flags.otel_exporter_otlp_headers.as_deref()).unwrap_or_default());
         let interval = self.number(
             flags.otel_metric_export_interval.as_deref(),
             "OTEL_METRIC_EXPORT_INTERVAL",
             1000..=3_600_000,
         );
+        let resource = self.resource(flags);
+        let ratio = ratio.unwrap_or(1.0);
+        let traces = traces.filter(|_| !disabled && ratio > 0.0).map(|endpoint| TracePush {
+            endpoint,
+            headers: headers.clone(),
+            resource: resource.clone(),
+            ratio,
+            group: group.to_owned(),
+        });
+        let metrics = metrics.filter(|_| !disabled).map(|endpoint| Push {
+            endpoint,
+            headers,
+            interval: Duration::from_millis(u64::from(interval.unwrap_or(DEFAULT_INTERVAL_MS))),
+            resource,
+        });
+        Outward { metrics, traces }
+    }
+
+    /// The part of all batches that is traced, if somebody says so. They are roots, so that whose parents decide is the same.
+    fn ratio(&mut self, flags: &Flags) -> Option<f64> {
+        let text = flags.otel_traces_sampler_arg.as_deref();
+        let ratio: Option<f64> = self.parsed(text, "OTEL_TRACES_SAMPLER_ARG", "a number from 0 to 1");
+        let is_one = ratio.is_none_or(|ratio| (0.0..=1.0).contains(&ratio));
+        self.demand(is_one, "OTEL_TRACES_SAMPLER_ARG is no number from 0 to 1");
+        let sampler = given(flags.otel_traces_sampler.as_deref())?;
+        match sampler.strip_prefix("parentbased_").unwrap_or(sampler) {
+            "always_on" => Some(1.0),
+            "always_off" => Some(0.0),
+            "traceidratio" => Some(ratio.unwrap_or(1.0)),
+            _ => {
+                let known = "always_on, always_off, traceidratio, or one of them behind parentbased_";
+                self.problems
+                    .push(format!("OTEL_TRACES_SAMPLER is `{}`: {known}", shown(sampler)));
+                None
+            }
+        }
+    }
+
+    fn resource(&mut self, flags: &Flags) -> BTreeMap<String, String> {
         let mut resource = BTreeMap::from([("service.name".to_owned(), "crm-event-processors".to_owned())]);
         let attributes = given(flags.otel_resource_attributes.as_deref()).unwrap_or_default();
         match pairs(attributes) {
@@ -39,27 +101,12 @@ impl Reader {
         if let Some(name) = given(flags.otel_service_name.as_deref()) {
             resource.insert("service.name".to_owned(), name.to_owned());
         }
-        let push = Push {
-            endpoint: endpoint?,
-            headers,
-            interval: Duration::from_millis(u64::from(interval.unwrap_or(DEFAULT_INTERVAL_MS))),
-            resource,
-        };
-        (!disabled).then_some(push)
+        resource
     }
 
-    /// The address may hold a key: it is never shown.
-    fn endpoint(&mut self, flags: &Flags) -> Option<Url> {
-        let whole = given(flags.otel_exporter_otlp_metrics_endpoint.as_deref());
-        let base = given(flags.otel_exporter_otlp_endpoint.as_deref());
-        let (text, name) = match (whole, base) {
-            (Some(whole), _) => (whole.to_owned(), "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"),
-            (None, Some(base)) => {
-                let whole = format!("{}/v1/metrics", base.trim_end_matches('/'));
-                (whole, "OTEL_EXPORTER_OTLP_ENDPOINT")
-            }
-            (None, None) => return None,
-        };
+    /// It may hold a key: it is never shown.
+    fn address(&mut self, text: Option<&str>, name: &str) -> Option<Url> {
+        let text = given(text)?;
         let is_http = |url: &Url| ["http", "https"].contains(&url.scheme());
         let url = text.parse().ok().filter(is_http);
         if url.is_none() {
@@ -90,6 +137,12 @@ impl Reader {
              percent-encoded"
         ));
     }
+}
+
+/// The path of the common address goes on.
+fn below(common: Option<Url>, path: &str) -> Option<Url> {
+    let common = common?;
+    format!("{}/{path}", common.as_str().trim_end_matches('/')).parse().ok()
 }
 
 /// `name=value` pairs separated by commas, values percent-encoded.
@@ -123,16 +176,20 @@ mod tests {
     use super::super::Problems;
     use super::*;
 
-    fn read(set: impl FnOnce(&mut Flags)) -> Result<Option<Push>, Problems> {
+    fn outward(set: impl FnOnce(&mut Flags)) -> Result<Outward, Problems> {
         let mut flags = Flags::default();
         set(&mut flags);
         let mut reader = Reader { problems: Vec::new() };
-        let push = reader.push(&flags);
+        let outward = reader.outward(&flags, "a-group");
         if reader.problems.is_empty() {
-            Ok(push)
+            Ok(outward)
         } else {
             Err(Problems(reader.problems))
         }
+    }
+
+    fn read(set: impl FnOnce(&mut Flags)) -> Result<Option<Push>, Problems> {
+        Ok(outward(set)?.metrics)
     }
 
     fn some(text: &str) -> Option<String> {
@@ -168,6 +225,46 @@ mod tests {
     }
 
     #[test]
+    fn traces_are_pushed_only_if_somebody_asks_for_them() {
+        let traces = |endpoint: Option<&str>, own: Option<&str>, sampler: Option<&str>, argument: Option<&str>| {
+            let read = outward(|flags| {
+                flags.otel_exporter_otlp_endpoint = endpoint.map(ToOwned::to_owned);
+                flags.otel_exporter_otlp_traces_endpoint = own.map(ToOwned::to_owned);
+                flags.otel_traces_sampler = sampler.map(ToOwned::to_owned);
+                flags.otel_traces_sampler_arg = argument.map(ToOwned::to_owned);
+            });
+            let traces = read.expect("valid").traces;
+            traces.map(|traces| (traces.endpoint.path().to_owned(), traces.ratio))
+        };
+        let (common, own) = (Some("http://localhost:4318"), Some("http://localhost:4319/own"));
+        let told = |path: &str, ratio| Some((path.to_owned(), ratio));
+        for (endpoint, own, sampler, argument, expected) in [
+            (common, None, None, None, None),
+            (None, None, Some("always_on"), None, None),
+            (
+                common,
+                None,
+                Some("parentbased_always_on"),
+                None,
+                told("/v1/traces", 1.0),
+            ),
+            (
+                common,
+                None,
+                Some("traceidratio"),
+                Some("0.05"),
+                told("/v1/traces", 0.05),
+            ),
+            (common, None, Some("traceidratio"), Some("0"), None),
+            (common, own, Some("always_off"), None, None),
+            (None, own, None, None, told("/own", 1.0)),
+        ] {
+            let read = traces(endpoint, own, sampler, argument);
+            assert_eq!(read, expected, "{endpoint:?} {own:?} {sampler:?} {argument:?}");
+        }
+    }
+
+    #[test]
     fn headers_and_attributes_are_lists_with_percent_encoded_values() {
         let push = read(|flags| {
             flags.otel_exporter_otlp_endpoint = some("http://localhost:4318");
@@ -191,6 +288,9 @@ mod tests {
             flags.otel_metric_export_interval = some("0");
             flags.otel_resource_attributes = some("a=%zz");
             flags.otel_sdk_disabled = some("maybe");
+            flags.otel_traces_sampler = some("jaeger_remote");
+            flags.otel_traces_sampler_arg = some("2");
+            flags.otel_exporter_otlp_traces_endpoint = some("ftp://sentinel-secret");
         });
         let problems = problems.expect_err("nothing is right").to_string();
         for name in [
@@ -199,6 +299,9 @@ mod tests {
             "OTEL_METRIC_EXPORT_INTERVAL",
             "OTEL_RESOURCE_ATTRIBUTES",
             "OTEL_SDK_DISABLED",
+            "OTEL_TRACES_SAMPLER is `jaeger_remote`",
+            "OTEL_TRACES_SAMPLER_ARG",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
         ] {
             assert!(problems.contains(name), "{name} is not in {problems}");
         }

@@ -158,7 +158,7 @@ function source(told) {
   const well = findings.length - open.length;
   byId("source-note").textContent = look
     ? `Looked at ${age(told.now_ms - look.looked_ms)} ago: ${well} of ${findings.length} are well.`
-    : "Nobody looks at connector, slot and group from here. The command check does.";
+    : "This worker does not look at connector, slot and group (SOURCE_POLL_SECS). The command check does.";
   draw("findings", open, () => open.map((one) => {
     const item = make("li");
     const [word, kind] = SEVERITIES[one.severity];

@@ -13,10 +13,11 @@ use super::fixtures::{
     updated_blind, user, wallet_entry,
 };
 use super::{Consumer, Decision, Effect};
-use crate::inngest::EventData;
 use crate::inngest::event::ANNOUNCED;
+use crate::inngest::{EventBatch, EventData};
 use crate::loyalty::{DEMO_PROGRAM, Programs};
 use crate::rows::{ClaimStatus, CodeStatus, ReferralStatus, RowChange};
+use crate::traceparent::TraceParent;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")
@@ -163,6 +164,11 @@ fn every_event_decided_validates_and_every_event_schema_is_used() {
                     Vec::<String>::new(),
                     "{file}: {effect:?}"
                 );
+                let mut traced = EventBatch::in_trace(TraceParent::new(1, 2, 1));
+                traced.push(&effect.event, i64::MAX);
+                let traced: Value = serde_json::from_slice(traced.event(0)).expect("JSON");
+                assert!(traced["data"]["traceparent"].is_string(), "{traced}");
+                assert_eq!(wrong(&schema(&file), &traced), Vec::<String>::new(), "{file}");
                 used.insert(file);
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::catalogue::{self, Area, Id};
+use super::facts::Facts;
 
 /// How it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -16,6 +17,21 @@ pub enum Severity {
     /// Nobody can say; why is in the finding.
     NotVerifiable,
     Ok,
+}
+
+impl Severity {
+    pub const ALL: [Self; 4] = [Self::Failed, Self::Warning, Self::NotVerifiable, Self::Ok];
+
+    /// Its metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Warning => "warning",
+            Self::NotVerifiable => "not_verifiable",
+            Self::Ok => "ok",
+        }
+    }
 }
 
 /// One thing that was looked at.
@@ -140,10 +156,28 @@ pub enum End {
     Nobody,
 }
 
+impl End {
+    pub const LABELS: [&'static str; 4] = ["ok", "failed", "configuration", "nobody"];
+
+    /// Its metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        let [ok, failed, configuration, nobody] = Self::LABELS;
+        match self {
+            Self::Ok => ok,
+            Self::Failed => failed,
+            Self::Configuration => configuration,
+            Self::Nobody => nobody,
+        }
+    }
+}
+
 /// All findings of one look, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     pub findings: Vec<Finding>,
+    /// What was seen of the source, as numbers.
+    pub facts: Facts,
     pub took: Duration,
 }
 
@@ -162,7 +196,11 @@ impl Report {
                 finding.severity = Severity::Warning;
             }
         }
-        Self { findings, took }
+        Self {
+            findings,
+            facts: Facts::default(),
+            took,
+        }
     }
 
     #[must_use]

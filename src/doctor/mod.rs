@@ -6,6 +6,7 @@
 //! nothing behind but a key that lives for a second, and an event if it is asked to send one.
 
 pub mod catalogue;
+pub mod facts;
 mod finding;
 pub mod judges;
 
@@ -33,6 +34,7 @@ use crate::kafka::{Seen as Brokers, Survey, Trouble};
 use crate::postgres::LedgerError;
 use crate::postgres::survey::{self as postgres_survey, Source};
 
+pub use facts::Facts;
 pub use finding::{End, Finding, Purpose, Report, Severity, Verdicts};
 
 /// What is asked.
@@ -49,6 +51,8 @@ pub struct Question {
     pub areas: BTreeSet<Area>,
     pub purpose: Purpose,
     pub sends_test_event: bool,
+    /// Rights on topics are tried out. Whoever looks again and again leaves that: each try is a refusal that brokers count.
+    pub tries_rights: bool,
     /// How long a worker that is stopped takes at most.
     pub drain: Duration,
 }
@@ -99,6 +103,7 @@ pub async fn examine(question: &Question, clock: &SharedClock) -> Report {
                 group: settings.group.clone(),
                 sources: settings.topics.clone(),
                 dead_letters: dead_letters(settings),
+                tries_rights: question.tries_rights,
             };
             survey.look(clock.now_ms(), PATIENCE)
         })),
@@ -126,7 +131,12 @@ pub async fn examine(question: &Question, clock: &SharedClock) -> Report {
         // Whatever was asked for: nothing else can be believed before this is mended.
         areas.insert(Area::Configuration);
     }
-    Report::new(verdicts, &areas, question.purpose, begun.elapsed())
+    let connected = seen.connector.as_ref().and_then(|connected| connected.as_ref().ok());
+    let source = seen.source.as_ref().and_then(|source| source.as_ref().ok());
+    Report {
+        facts: facts::of(connected, source, &names(question, connected)),
+        ..Report::new(verdicts, &areas, question.purpose, begun.elapsed())
+    }
 }
 
 fn dead_letters(settings: &Checking) -> Vec<String> {

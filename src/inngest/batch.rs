@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::event::Event;
+use crate::traceparent::{self, TraceParent};
 
 /// How much one request may carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,7 @@ pub struct EventBatch {
     /// `{..},{..},{..}`
     json: Vec<u8>,
     spans: Vec<Range<usize>>,
+    trace: Option<TraceParent>,
 }
 
 /// How a batch is cut into requests.
@@ -49,9 +51,22 @@ impl EventBatch {
         batch
     }
 
+    /// For events whose data say in which trace they were sent, under a reserved key. Nothing else of them depends on it.
+    #[must_use]
+    pub fn in_trace(trace: Option<TraceParent>) -> Self {
+        Self {
+            trace,
+            ..Self::default()
+        }
+    }
+
     /// Serialises one event behind the last.
     pub fn push(&mut self, event: &Event, now_ms: i64) {
-        self.append(|json| event.write_json(now_ms, json));
+        let trace = self.trace;
+        self.append(|json| {
+            event.write_json(now_ms, json);
+            note(json, trace);
+        });
     }
 
     /// Puts an event behind the last that is serialised already, as [`EventBatch::event`] gave it.
@@ -62,7 +77,11 @@ impl EventBatch {
     /// Serialises an event that the database wrote down.
     #[cfg(feature = "io")]
     pub fn push_announcement(&mut self, announcement: &crate::postgres::Announcement, now_ms: i64) {
-        self.append(|json| announcement.write_json(now_ms, json));
+        let trace = self.trace;
+        self.append(|json| {
+            announcement.write_json(now_ms, json);
+            note(json, trace);
+        });
     }
 
     fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
@@ -142,6 +161,17 @@ impl EventBatch {
     }
 }
 
+/// Puts one key more into the data, which is the last part of an event.
+fn note(json: &mut Vec<u8>, trace: Option<TraceParent>) {
+    if let Some(trace) = trace
+        && json.ends_with(b"}}")
+    {
+        json.truncate(json.len() - 2);
+        let comma = if json.ends_with(b"{") { "" } else { "," };
+        json.extend_from_slice(format!("{comma}\"{}\":\"{trace}\"}}}}", traceparent::KEY).as_bytes());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +230,25 @@ mod tests {
             seen.sort_unstable();
             assert_eq!(seen, (0..sizes.len()).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_trace_is_one_key_more_in_the_data_and_changes_nothing_else() {
+        let trace = TraceParent::new(0xabc, 0x12, 1);
+        let mut traced = EventBatch::in_trace(trace);
+        for event in samples::events(&["a", "b"]) {
+            traced.push(&event, i64::MAX);
+        }
+        let plain = EventBatch::of(&samples::events(&["a", "b"]), i64::MAX);
+        for index in 0..2 {
+            let mut event: serde_json::Value = serde_json::from_slice(traced.event(index)).expect("JSON");
+            let data = event["data"].as_object_mut().expect("an object");
+            let said = data.remove("traceparent").expect("a trace");
+            assert_eq!(said, "00-00000000000000000000000000000abc-0000000000000012-01");
+            let untraced: serde_json::Value = serde_json::from_slice(plain.event(index)).expect("JSON");
+            assert_eq!(event, untraced);
+        }
+        assert!(serde_json::from_slice::<serde_json::Value>(&traced.body(0..2)).is_ok());
     }
 
     #[test]

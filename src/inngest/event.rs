@@ -1,7 +1,7 @@
 //! The events promised to the workflows, each with a JSON Schema in `schemas/inngest/`. Pure.
 //!
 //! Takes what was decided, gives the bytes of one event: compact, fields always in the same order, so that a re-send of
-//! one change is the same text. Ids and decimals are texts, because the receiver reads every number as a float.
+//! one change is the same text, but for the trace that a batch puts into it. Ids and decimals are texts, because the receiver reads every number as a float.
 //! It never decides, never reads a clock, never builds a value tree.
 
 use std::sync::Arc;
@@ -20,6 +20,9 @@ use crate::rows::{
     ChangeVersion, Code, MerchantId, MissionClaim, Purchase, Referral, Row, RowChange, RowId, Table, UserId,
 };
 
+/// The version of the shape of every event; changes with a schema.
+const V: &str = "2026-11-21.2";
+
 /// What the database decides and writes down (`schemas/postgres`); sent as it is, with this `v`.
 pub const ANNOUNCED: [&str; 4] = [
     "loyalty/tier.upgraded",
@@ -27,7 +30,7 @@ pub const ANNOUNCED: [&str; 4] = [
     "loyalty/tier.review_requested",
     "loyalty/mission.evaluated",
 ];
-pub const ANNOUNCED_V: &str = "2026-11-20.1";
+pub const ANNOUNCED_V: &str = V;
 
 /// One event as the event API takes it: `{"id", "name", "ts", "v", "data"}`.
 #[derive(Debug, Clone, PartialEq)]
@@ -190,7 +193,7 @@ impl Event {
             id: &self.id,
             name: self.data.name(),
             ts: self.ts_ms.min(now_ms),
-            v: self.data.v(),
+            v: V,
             data: &self.data,
         };
         // Writing texts, integers and booleans into memory cannot fail.
@@ -221,19 +224,6 @@ impl EventData {
             Self::RewardGranted(_) => granted,
             Self::RewardRevoked(_) => revoked,
             Self::CodeRedeemed(_) => redeemed,
-        }
-    }
-
-    /// The version of the shape; changes with its schema.
-    #[must_use]
-    pub const fn v(&self) -> &'static str {
-        match self {
-            Self::TierEvaluationRequested(_) | Self::MissionEvaluationRequested(_) => "2026-11-20.1",
-            Self::AwardScheduled { .. }
-            | Self::AwardCancelled(_)
-            | Self::RewardGranted(_)
-            | Self::RewardRevoked(_)
-            | Self::CodeRedeemed(_) => "2026-11-21.1",
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Survey {
     pub sources: Vec<String>,
     /// Topics that are written.
     pub dead_letters: Vec<String>,
+    /// Whether it is tried out what may be read and written.
+    pub tries_rights: bool,
 }
 
 /// What was seen.
@@ -265,6 +267,9 @@ impl Survey {
     }
 
     fn may_read(&self, topics: &[String], until: Instant) -> Vec<(String, Right)> {
+        if !self.tries_rights {
+            return untried(topics);
+        }
         let config = fetch_probe_config(&self.connection, &self.group.name());
         let consumer = BaseConsumer::from_config_and_context(&config, Logging);
         let read = |topic: &String| {
@@ -280,6 +285,9 @@ impl Survey {
     }
 
     fn may_write(&self, runtime: &tokio::runtime::Handle, topics: &[String], until: Instant) -> Vec<(String, Right)> {
+        if !self.tries_rights {
+            return untried(topics);
+        }
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         let rights = match may_write(runtime, &self.connection, &names, left(until)) {
             Ok(rights) => rights.into_iter().map(|(_grant, right)| right).collect(),
@@ -367,6 +375,11 @@ fn trouble(connection: &Connection, told: &[Told], error: &str) -> Trouble {
         (None, Some(cause)) => Trouble::Silent(cause),
         (None, None) => Trouble::Silent(error.to_owned()),
     }
+}
+
+fn untried(topics: &[String]) -> Vec<(String, Right)> {
+    let why = || Right::Unknown("not tried by a worker that runs".to_owned());
+    topics.iter().map(|topic| (topic.clone(), why())).collect()
 }
 
 fn visible(client: &BaseConsumer<Hearing>, all: &Metadata, name: &str, until: Instant) -> Look<Visible> {

@@ -16,6 +16,7 @@ use super::standstill::Target;
 use super::undertaker::Cause;
 use crate::consumers::{Effect, Proof, Reason, needs_effects_check};
 use crate::postgres::Standing;
+use crate::telemetry::Stage;
 
 impl Lane {
     /// What is done already is finished; the rest comes back in its order.
@@ -25,10 +26,10 @@ impl Lane {
         };
         let (asked, mut kept) = self.part(pending);
         let all = asked.len();
+        let _stage = self.stage(Stage::Compare, all);
         // What the largest part was that it answered, once it had not answered a larger one.
         let mut fitted = None;
-        let mut parts = VecDeque::from([asked]);
-        let mut answered = Vec::new();
+        let (mut parts, mut answered) = (VecDeque::from([asked]), Vec::new());
         let mut backoff = Backoff::default();
         // Of one record whose comparison nobody understands.
         let (mut attempts, mut is_again) = (0, false);

@@ -17,6 +17,7 @@ use super::shared::Shared;
 use super::standstill::Target;
 use crate::consumers::{Consumer, Effect};
 use crate::inngest::EventBatch;
+use crate::telemetry::{BatchSpan, Stage};
 
 /// What became of a request's groups.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub(super) enum Fate {
 pub(super) struct Delivery<'a> {
     consumer: Consumer,
     shared: &'a Shared,
+    batch: Option<BatchSpan>,
     /// Taken out when their fate is known.
     groups: Vec<Option<Group>>,
     way: Way<'a>,
@@ -63,7 +65,9 @@ enum Way<'a> {
 }
 
 impl<'a> Delivery<'a> {
-    pub(super) fn of(consumer: Consumer, shared: &'a Shared, groups: Vec<Group>) -> Self {
+    /// `batch`: the trace that it belongs to.
+    pub(super) fn of(consumer: Consumer, shared: &'a Shared, batch: Option<BatchSpan>, groups: Vec<Group>) -> Self {
+        let trace = batch.as_ref().map(BatchSpan::traceparent);
         // The effects of one consumer all take the same way.
         let first = groups.first().and_then(|Group(members)| members.last());
         let call = first.and_then(|first| Call::of(&first.effect));
@@ -76,6 +80,7 @@ impl<'a> Delivery<'a> {
                 shared,
                 ledger: Arc::clone(ledger),
                 call,
+                trace,
             };
             (
                 Way::Database(evaluation, effects),
@@ -84,7 +89,7 @@ impl<'a> Delivery<'a> {
             )
         } else {
             let now_ms = shared.ports.clock.now_ms();
-            let mut events = EventBatch::default();
+            let mut events = EventBatch::in_trace(trace);
             for effect in groups.iter().filter_map(Group::effect) {
                 events.push(&effect.event, now_ms);
             }
@@ -96,6 +101,7 @@ impl<'a> Delivery<'a> {
         Self {
             consumer,
             shared,
+            batch,
             groups: groups.into_iter().map(Some).collect(),
             way,
             requests,
@@ -107,10 +113,10 @@ impl<'a> Delivery<'a> {
     }
 
     /// Once more what alone got an unknown answer.
-    pub(super) fn again(consumer: Consumer, shared: &'a Shared, group: Group) -> Self {
+    pub(super) fn again(consumer: Consumer, shared: &'a Shared, batch: Option<BatchSpan>, group: Group) -> Self {
         Self {
             is_again: true,
-            ..Self::of(consumer, shared, vec![group])
+            ..Self::of(consumer, shared, batch, vec![group])
         }
     }
 
@@ -186,6 +192,10 @@ impl<'a> Delivery<'a> {
     }
 
     async fn send(&self, request: Range<usize>) -> (Target, Disposition) {
+        let mut stage = self
+            .batch
+            .as_ref()
+            .map(|batch| batch.stage(self.way.stage(), request.len()));
         let (target, disposition) = match &self.way {
             Way::Inngest(events) => (Target::Inngest, self.shared.send(self.consumer, events, request).await),
             Way::Database(evaluation, effects) => {
@@ -193,6 +203,9 @@ impl<'a> Delivery<'a> {
                 evaluation.make(&effects).await
             }
         };
+        if let (Some(stage), Some(failure)) = (&mut stage, disposition.failure()) {
+            stage.failed(failure);
+        }
         self.shared.note(target, &disposition, self.is_again);
         (target, disposition)
     }
@@ -218,6 +231,13 @@ impl<'a> Delivery<'a> {
 }
 
 impl Way<'_> {
+    const fn stage(&self) -> Stage {
+        match self {
+            Self::Inngest(_) => Stage::Deliver,
+            Self::Database(..) => Stage::Evaluate,
+        }
+    }
+
     const fn targets(&self) -> &'static [Target] {
         match self {
             Self::Inngest(_) => &[Target::Inngest],

@@ -16,6 +16,7 @@ use super::standstill::Target;
 use crate::consumers::{Consumer, Effect};
 use crate::inngest::{EventBatch, EventData};
 use crate::postgres::{Announcement, Ledger, LedgerError};
+use crate::traceparent::TraceParent;
 
 /// Which call an effect takes, if the database evaluates it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,7 @@ pub(super) struct Evaluation<'a> {
     pub(super) shared: &'a Shared,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) call: Call,
+    pub(super) trace: Option<TraceParent>,
 }
 
 impl Evaluation<'_> {
@@ -105,7 +107,7 @@ impl Evaluation<'_> {
     /// the reconciler's from now on. It must not hold the records, which are settled.
     async fn announce<'a>(&self, announcements: &'a [Announcement]) -> Sent<'a> {
         let now_ms = self.shared.ports.clock.now_ms();
-        let mut events = EventBatch::default();
+        let mut events = EventBatch::in_trace(self.trace);
         for announcement in announcements {
             events.push_announcement(announcement, now_ms);
         }

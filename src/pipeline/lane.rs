@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::backoff::Backoff;
 use super::delivery::{Delivery, Fate};
@@ -26,6 +27,7 @@ use crate::dead_letters::Queue;
 use crate::dedupe::{Claim, ClaimKey};
 use crate::planted::Planted;
 use crate::progress::ConsumerSet;
+use crate::telemetry::{BatchSpan, Stage};
 use jiff::Timestamp;
 
 /// The most records of one lane batch: what fits one request, if its events are small.
@@ -50,6 +52,8 @@ pub(super) struct Lane {
     finished: mpsc::Sender<Vec<Finished>>,
     pub(super) shared: Arc<Shared>,
     pub(super) fit: Fit,
+    /// What the batch in hand is traced as.
+    pub(super) batch: Option<BatchSpan>,
 }
 
 impl Lane {
@@ -71,17 +75,21 @@ impl Lane {
             finished,
             shared,
             fit: Fit::at_most(MAX_BATCH),
+            batch: None,
         }
     }
 
     pub(super) async fn run(mut self, mut inbox: Inbox) {
         while self.wake(&mut inbox).await {
             let items = inbox.take(self.fit.records().min(self.parked.room()));
+            self.batch = self.begin_trace(&items);
+            let logged = self.batch.as_ref().map_or_else(tracing::Span::none, BatchSpan::logged);
             tokio::select! {
                 biased;
-                () = self.step(items) => {}
+                () = self.step(items).instrument(logged) => {}
                 () = inbox.keep_clean() => {}
             }
+            self.batch = None;
         }
     }
 
@@ -158,6 +166,7 @@ impl Lane {
 
     /// Decides each record; what needs no delivery is finished at once. Gives what is to be delivered, and unless the rules are `final` what they do not know the merchant of.
     async fn decide_by(&mut self, rules: &Rules, items: Vec<Item>, is_final: bool) -> (Vec<Pending>, Vec<Item>) {
+        let _stage = self.stage(Stage::Decide, items.len());
         let now = self.shared.ports.clock.now();
         let mut pending = Vec::with_capacity(items.len());
         let (mut finished, mut dead, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
@@ -256,6 +265,7 @@ impl Lane {
     /// Keeps what is ours to deliver; what is done already is finished. A foreign lease is waited for, once and at most
     /// as long as a lease lives, and then delivered all the same: skipping it could lose it.
     async fn claim(&self, pending: Vec<Pending>) -> Vec<Pending> {
+        let _stage = self.stage(Stage::Claim, pending.len());
         let lease = self.shared.ports.dedupe.lease();
         let mut undecided = pending;
         let mut ours = Vec::with_capacity(undecided.len());
@@ -317,7 +327,7 @@ impl Lane {
     /// Delivers the newest of each group.
     async fn deliver(&mut self, groups: Vec<Group>) {
         let shared = Arc::clone(&self.shared);
-        let mut delivery = Delivery::of(self.consumer, &shared, groups);
+        let mut delivery = Delivery::of(self.consumer, &shared, self.batch.clone(), groups);
         while let Some((groups, fate)) = delivery.next(|group| self.parked.holds_back(group)).await {
             match fate {
                 Fate::Unknown { target, detail } => {
@@ -345,7 +355,7 @@ impl Lane {
             let Some(Puzzle { group, mut attempts }) = self.parked.take_puzzle() else {
                 break;
             };
-            let mut delivery = Delivery::again(self.consumer, &shared, group);
+            let mut delivery = Delivery::again(self.consumer, &shared, self.batch.clone(), group);
             while let Some((groups, fate)) = delivery.next(|_| false).await {
                 let fate = match fate {
                     Fate::Unknown { target, detail } => {
@@ -394,6 +404,7 @@ impl Lane {
     /// Marks everything the accepted events cover as done, then reports it finished. While the store is away the records
     /// are held; nothing is sent again.
     async fn confirm(&self, groups: Vec<Group>) {
+        let _stage = self.stage(Stage::Settle, groups.len());
         let now_ms = self.shared.ports.clock.now_ms();
         let (mut keys, mut finished) = (Vec::new(), Vec::new());
         let mut is_told = false;
@@ -440,6 +451,9 @@ impl Lane {
 
     /// Hands a record to the undertaker. Its row, and its fact if there is one, wait until the letter is written.
     pub(super) async fn bury(&mut self, item: Item, key: Option<EffectKey>, cause: Cause) {
+        if let Some(batch) = &self.batch {
+            batch.failed(cause.reason);
+        }
         let letter = self.parked.expect_letter(&item, key);
         let dead = Dead {
             body: Body::Row(item.received),

@@ -30,6 +30,7 @@ mod signal;
 pub mod source;
 mod standstill;
 mod telling;
+mod traced;
 mod undertaker;
 
 use std::collections::BTreeMap;

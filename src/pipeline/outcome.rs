@@ -74,6 +74,18 @@ pub enum Disposition {
 pub(super) const UNKNOWN_ATTEMPTS: u32 = 20;
 
 impl Disposition {
+    /// In a word of ours, if it is not what was wanted.
+    #[must_use]
+    pub(super) const fn failure(&self) -> Option<&'static str> {
+        match self {
+            Self::Proceed => None,
+            Self::Bisect { reason, .. } => Some(reason),
+            Self::Retry { .. } => Some("unavailable"),
+            Self::StandStill { .. } => Some("refused"),
+            Self::Hold { .. } => Some("unknown_answer"),
+        }
+    }
+
     /// What an answer of Inngest means.
     #[must_use]
     pub fn of_answer(answer: Answer) -> Self {

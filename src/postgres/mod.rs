@@ -161,6 +161,8 @@ fn field<'a, T: tokio_postgres::types::FromSql<'a>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inngest::EventBatch;
+    use crate::traceparent::TraceParent;
 
     #[test]
     fn an_announcement_is_sent_in_the_shape_that_is_promised() {
@@ -175,11 +177,14 @@ mod tests {
             ts_ms: 1_795_176_000_000,
             data: RawValue::from_string(data.to_owned()).expect("JSON"),
         };
-        let mut sent = Vec::new();
-        announcement.write_json(i64::MAX, &mut sent);
-        let sent: serde_json::Value = serde_json::from_slice(&sent).expect("JSON");
         let validator = jsonschema::validator_for(&schema).expect("a schema");
-        let wrong: Vec<String> = validator.iter_errors(&sent).map(|error| error.to_string()).collect();
-        assert_eq!(wrong, [""; 0]);
+        for trace in [None, TraceParent::new(1, 2, 1)] {
+            let mut sent = EventBatch::in_trace(trace);
+            sent.push_announcement(&announcement, i64::MAX);
+            let sent: serde_json::Value = serde_json::from_slice(sent.event(0)).expect("JSON");
+            let wrong: Vec<String> = validator.iter_errors(&sent).map(|error| error.to_string()).collect();
+            assert_eq!(wrong, [""; 0]);
+            assert_eq!(sent["data"].get("traceparent").is_some(), trace.is_some());
+        }
     }
 }

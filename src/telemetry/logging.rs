@@ -35,7 +35,7 @@ where
         .with_ansi(false)
         .with_writer(writer);
     match format {
-        Format::Json => Box::new(lines.json().flatten_event(true).with_current_span(false).finish()),
+        Format::Json => Box::new(lines.json().flatten_event(true).with_span_list(false).finish()),
         Format::Text => Box::new(lines.with_target(true).finish()),
     }
 }
@@ -63,18 +63,27 @@ mod tests {
 
     use super::*;
 
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Kept {
+        fn text(&self) -> String {
+            let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            String::from_utf8(kept.clone()).expect("text")
+        }
+    }
+
     /// What two events look like whose every part somebody else wrote.
     fn logged(format: Format) -> String {
-        #[derive(Clone, Default)]
-        struct Kept(Arc<Mutex<Vec<u8>>>);
-        impl Write for Kept {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let (kept, hostile) = (Kept::default(), "a\u{1b}[2J\nlevel=ERROR\r\u{9b}1m\u{202e}\u{200b}z");
         let writer = kept.clone();
         let lines = subscriber(format, EnvFilter::new("info"), move || Inert(writer.clone()));
@@ -82,8 +91,29 @@ mod tests {
             tracing::warn!(error = %hostile, word = hostile, debugged = ?hostile, "{hostile}");
             tracing::info!("harmless");
         });
-        let kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8(kept.clone()).expect("text")
+        kept.text()
+    }
+
+    #[test]
+    fn a_line_of_a_batch_that_is_traced_names_its_trace() {
+        for format in [Format::Json, Format::Text] {
+            let kept = Kept::default();
+            let writer = kept.clone();
+            let lines = subscriber(format, EnvFilter::new("warn"), move || Inert(writer.clone()));
+            tracing::subscriber::with_default(lines, || {
+                tracing::error_span!("batch", trace_id = "4bf9").in_scope(|| tracing::warn!("trying again"));
+                tracing::warn!("of no batch");
+            });
+            let text = kept.text();
+            let (traced, other) = text.trim_end().split_once('\n').expect("two lines");
+            assert!(!other.contains("4bf9"), "{other}");
+            if format == Format::Json {
+                let event: serde_json::Value = serde_json::from_str(traced).expect("JSON");
+                assert_eq!(event["span"]["trace_id"], "4bf9", "{event}");
+            } else {
+                assert!(traced.contains("trace_id=\"4bf9\""), "{traced}");
+            }
+        }
     }
 
     #[test]

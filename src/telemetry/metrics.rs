@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::OptionFuture;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
@@ -13,23 +14,43 @@ use tokio::sync::watch;
 use super::lately::{Latency, SECONDS};
 use super::names;
 use super::observed::{Observed, consumer_label, observe};
-use super::otlp::{self, Push, PushError};
+use super::otlp::{self, Push, PushError, TracePush};
+use super::source::Looks;
 use super::status::{Group, Halted, Status};
+use super::traces::Traces;
 use crate::consumers::Consumer;
 use crate::dedupe::Claim;
+use crate::doctor::Report;
 use crate::inngest::Answer;
 use crate::pipeline::Outcome;
+use crate::postgres::LedgerError;
 use crate::reconcile::{Ended, Kind};
 use crate::record::TopicPartition;
 
+/// For the spans that wait at the end.
+const LAST_PUSH: Duration = Duration::from_secs(5);
+
 /// What a rebalance callback may be about. *Lost* partitions were taken away before we let them go.
 const REBALANCES: [&str; 4] = ["assign", "revoke", "lost", "error"];
+
+/// Statements of the pipeline, as far as a consumer makes them.
+fn calls_of(consumer: Consumer) -> impl Iterator<Item = &'static str> {
+    let evaluates: &[&str] = match consumer {
+        Consumer::Tier => &["evaluate_tiers", "announced", "announcement_rejected"],
+        Consumer::Mission => &["record_progress", "announced", "announcement_rejected"],
+        Consumer::Currency | Consumer::Reward | Consumer::Marketplace => &[],
+    };
+    ["compare_effects", "knows", "mark_dead"]
+        .into_iter()
+        .chain(evaluates.iter().copied())
+}
 
 /// The instruments and what the endpoints read.
 pub struct Telemetry {
     registry: prometheus::Registry,
     provider: SdkMeterProvider,
     pushes: bool,
+    traces: Traces,
     received: Counter<u64>,
     outcomes: Counter<u64>,
     dead_letters: Counter<u64>,
@@ -49,6 +70,7 @@ pub struct Telemetry {
     reconciler_heals: Counter<u64>,
     reconciler_findings: Gauge<u64>,
     effects_overdue: Gauge<i64>,
+    looks: Looks,
     pub(super) seen: Arc<Observed>,
 }
 
@@ -93,7 +115,7 @@ impl Telemetry {
     /// # Errors
     /// When the exporter cannot be built.
     pub fn new() -> Result<Self, TelemetryError> {
-        Self::with_readers(None)
+        Self::with_readers(None, Traces::none())
     }
 
     /// To be scraped, and pushed as well. `instance` tells this process from its siblings: each has totals of its own.
@@ -101,11 +123,35 @@ impl Telemetry {
     /// # Errors
     /// When an exporter cannot be built.
     pub fn pushing(push: &Push, instance: &str, runtime: tokio::runtime::Handle) -> Result<Self, TelemetryError> {
-        let reader = otlp::reader(push, runtime)?;
-        Self::with_readers(Some((reader, otlp::resource(push, instance))))
+        Self::outward(Some(push), None, instance, &runtime)
     }
 
-    fn with_readers(push: Option<(otlp::Reader, opentelemetry_sdk::Resource)>) -> Result<Self, TelemetryError> {
+    /// The same with what there is to push to.
+    ///
+    /// # Errors
+    /// When an exporter cannot be built.
+    pub fn outward(
+        push: Option<&Push>,
+        traces: Option<&TracePush>,
+        instance: &str,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Self, TelemetryError> {
+        let reader = push.map(|push| otlp::reader(push, runtime.clone())).transpose()?;
+        let resource = push.map(|push| otlp::resource(&push.resource, instance));
+        let traces = match traces {
+            Some(push) => {
+                let exporter = otlp::exporter(push, runtime.clone())?;
+                Traces::pushed(exporter, push, otlp::resource(&push.resource, instance))
+            }
+            None => Traces::none(),
+        };
+        Self::with_readers(reader.zip(resource), traces)
+    }
+
+    fn with_readers(
+        push: Option<(otlp::Reader, opentelemetry_sdk::Resource)>,
+        traces: Traces,
+    ) -> Result<Self, TelemetryError> {
         let registry = prometheus::Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
@@ -167,9 +213,11 @@ impl Telemetry {
                 .i64_gauge(names::EFFECTS_OVERDUE)
                 .with_description("Effects that are due for longer than a quarter of an hour.")
                 .build(),
+            looks: Looks::new(&meter),
             registry,
             provider,
             pushes,
+            traces,
             seen,
         };
         telemetry.start_at_zero();
@@ -177,7 +225,7 @@ impl Telemetry {
     }
 
     /// Every label set that is known beforehand begins at 0, so that the first error is an increase. Dead letters are not
-    /// among them: their reasons are many and mostly never seen.
+    /// among them: their reasons are many and mostly never seen. Their outcomes are.
     fn start_at_zero(&self) {
         self.received.add(0, &[]);
         self.room_pauses.add(0, &[]);
@@ -195,11 +243,27 @@ impl Telemetry {
                 self.claims
                     .add(0, &[consumer_label(Some(consumer)), KeyValue::new("answer", claim)]);
             }
+            for call in calls_of(consumer) {
+                for result in std::iter::once("done").chain(LedgerError::LABELS) {
+                    let labels = [("call", call), ("result", result)].map(|(name, value)| KeyValue::new(name, value));
+                    let [call, result] = labels;
+                    self.database_calls
+                        .add(0, &[consumer_label(Some(consumer)), call, result]);
+                }
+            }
             for target in ["dedupe", "database", "inngest", "dead_letters"] {
                 self.retries
                     .add(0, &[consumer_label(Some(consumer)), KeyValue::new("target", target)]);
             }
         }
+        // For what nobody could decode.
+        self.retries.add(
+            0,
+            &[
+                KeyValue::new("consumer", "decode"),
+                KeyValue::new("target", "dead_letters"),
+            ],
+        );
         for ended in Ended::LABELS {
             self.reconciler_passes.add(0, &[KeyValue::new("result", ended)]);
         }
@@ -345,6 +409,17 @@ impl Telemetry {
         self.effects_overdue.record(effects, &[]);
     }
 
+    /// Somebody has looked at everything around the worker.
+    pub fn looked(&self, at_ms: i64, report: Arc<Report>) {
+        self.looks.made(at_ms, report);
+    }
+
+    /// When somebody last looked, and what came of it.
+    #[must_use]
+    pub fn last_look(&self) -> Option<(i64, Arc<Report>)> {
+        self.looks.last()
+    }
+
     /// Memory is used up and everything is paused, or there is room again.
     pub fn short_of_room(&self, short: bool) {
         if short {
@@ -454,13 +529,24 @@ impl Telemetry {
         self.seen.lags()
     }
 
-    /// Pushes a last time, if anything is pushed, and ends the instruments. Bounded: the reader gives up after 5 s.
+    /// Begins the traces of batches.
+    #[must_use]
+    pub const fn traces(&self) -> &Traces {
+        &self.traces
+    }
+
+    /// Pushes a last time, if anything is pushed, and ends the instruments. Bounded: each of both gives up after 5 s.
     pub async fn last_push(&self) {
-        if self.pushes {
+        // A failure was logged where it happened. On threads of their own: they block, and the push needs the runtime.
+        let metrics = self.pushes.then(|| {
             let provider = self.provider.clone();
-            // A failure was logged where it happened. On a thread of its own: it blocks, and the push needs the runtime.
-            let _ended = tokio::task::spawn_blocking(move || provider.shutdown()).await;
-        }
+            tokio::task::spawn_blocking(move || provider.shutdown())
+        });
+        let traces = self
+            .traces
+            .provider()
+            .map(|provider| tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(LAST_PUSH)));
+        let (_metrics, _traces) = futures::join!(OptionFuture::from(metrics), OptionFuture::from(traces));
     }
 
     /// The text a scraper reads.

@@ -34,10 +34,21 @@ pub const RECONCILER_HEALS: &str = "crm_reconciler_heals";
 /// Of the last pass of this process.
 pub const RECONCILER_FINDINGS: &str = "crm_reconciler_findings";
 pub const EFFECTS_OVERDUE: &str = "crm_effects_overdue";
+/// Of the last look at what is around the worker; those of the source are there only while they are known.
+pub const CONNECTOR_RUNNING: &str = "crm_connector_running";
+pub const CONNECTOR_TASKS: &str = "crm_connector_tasks";
+pub const SLOT_ACTIVE: &str = "crm_slot_active";
+pub const SLOT_LOST: &str = "crm_slot_lost";
+pub const SLOT_RETAINED: &str = "crm_slot_retained";
+pub const SLOT_SAFE: &str = "crm_slot_safe";
+pub const HEARTBEAT_AGE: &str = "crm_heartbeat_age";
+pub const CHECK_FINDINGS: &str = "crm_check_findings";
+pub const SOURCE_LOOKS: &str = "crm_source_looks";
+pub const SOURCE_LOOK_AGE: &str = "crm_source_look_age";
 pub const POLL_AGE: &str = "crm_poll_age";
 pub const TICK_AGE: &str = "crm_tick_age";
 
-pub const ALL: [&str; 32] = [
+pub const ALL: [&str; 42] = [
     BUILD,
     RECEIVED,
     OUTCOMES,
@@ -68,6 +79,16 @@ pub const ALL: [&str; 32] = [
     RECONCILER_HEALS,
     RECONCILER_FINDINGS,
     EFFECTS_OVERDUE,
+    CONNECTOR_RUNNING,
+    CONNECTOR_TASKS,
+    SLOT_ACTIVE,
+    SLOT_LOST,
+    SLOT_RETAINED,
+    SLOT_SAFE,
+    HEARTBEAT_AGE,
+    CHECK_FINDINGS,
+    SOURCE_LOOKS,
+    SOURCE_LOOK_AGE,
     POLL_AGE,
     TICK_AGE,
 ];

@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::lately::Lately;
-use super::look::Looked;
 use super::names;
 use super::recent::Recent;
 use super::status::{Group, Halted, Status, skew};
@@ -28,7 +27,6 @@ pub(super) struct Observed {
     pub(super) status: watch::Sender<Arc<Status>>,
     pub(super) lately: Lately,
     pub(super) recent: Recent,
-    pub(super) look: Looked,
     in_flight: [AtomicU64; Consumer::ALL.len()],
     short_of_room: AtomicBool,
     /// When the loops last went round, in ms since `started`.
@@ -56,7 +54,6 @@ impl Observed {
             status: watch::Sender::new(Arc::new(Status::starting())),
             lately: Lately::default(),
             recent: Recent::default(),
-            look: Looked::default(),
             in_flight: Default::default(),
             short_of_room: AtomicBool::new(false),
             polled: AtomicU64::new(0),

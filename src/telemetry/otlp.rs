@@ -1,8 +1,9 @@
-//! The push: a second reader of the same instruments, by OTLP over HTTP (protobuf), for where nobody can scrape.
+//! The push, by OTLP over HTTP (protobuf): a second reader of the same instruments, for where nobody can scrape, and the way
+//! of traces.
 //!
-//! Takes where to and how often, gives a reader for the meter provider. The exporter brings no HTTP client of its own: it
-//! gets ours, with the one TLS provider. Totals are cumulative, so a push that failed is made up for by the next one:
-//! nothing is repeated, nothing is kept, and the worker never waits for it.
+//! Takes where to and how often, gives a reader for the meter provider and an exporter of spans. Exporters bring no HTTP client of their own: they
+//! get ours, with the one TLS provider. Totals are cumulative, so a push that failed is made up for by the next one:
+//! nothing is repeated, nothing is kept, and the worker never waits for it. Spans of a push that failed are lost.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -13,7 +14,9 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use opentelemetry_otlp::{MetricExporter, Protocol, RetryPolicy, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{
+    MetricExporter, Protocol, RetryPolicy, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{PeriodicReader, Temporality};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -36,12 +39,25 @@ pub struct Push {
     pub resource: BTreeMap<String, String>,
 }
 
+/// Where traces are pushed to, as whose, and how many.
+#[derive(Clone)]
+pub struct TracePush {
+    /// As that of metrics, it is never printed.
+    pub endpoint: Url,
+    pub headers: HeaderMap,
+    pub resource: BTreeMap<String, String>,
+    /// The part of all batches that is traced, above 0 and up to 1.
+    pub ratio: f64,
+    /// The consumer group, which every batch is of.
+    pub group: String,
+}
+
 /// The push cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
-    #[error("metrics cannot be pushed: the HTTP client cannot be made: {0}")]
+    #[error("nothing can be pushed: the HTTP client cannot be made: {0}")]
     Client(String),
-    #[error("metrics cannot be pushed: {0}")]
+    #[error("nothing can be pushed: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
@@ -50,6 +66,26 @@ impl Push {
     #[must_use]
     pub fn origin(&self) -> String {
         self.endpoint.origin().ascii_serialization()
+    }
+}
+
+impl TracePush {
+    /// What may be printed of the address.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        self.endpoint.origin().ascii_serialization()
+    }
+}
+
+impl fmt::Debug for TracePush {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<&str> = self.headers.keys().map(HeaderName::as_str).collect();
+        f.debug_struct("TracePush")
+            .field("origin", &self.origin())
+            .field("headers", &headers)
+            .field("resource", &self.resource)
+            .field("ratio", &self.ratio)
+            .finish_non_exhaustive()
     }
 }
 
@@ -66,26 +102,10 @@ impl fmt::Debug for Push {
 }
 
 pub(super) fn reader(push: &Push, runtime: tokio::runtime::Handle) -> Result<Reader, PushError> {
-    crate::tls::install_provider();
-    let client = Client::builder()
-        .user_agent(concat!("crm-event-processors/", env!("CARGO_PKG_VERSION")))
-        // The key would travel with it.
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .timeout(REQUEST_TIMEOUT)
-        .build()
-        .map_err(|error| PushError::Client(causes(&error.without_url())))?;
-    let sender = Sender {
-        client,
-        endpoint: push.endpoint.clone(),
-        headers: push.headers.clone(),
-        runtime,
-        failing: AtomicBool::new(false),
-    };
     let exporter = MetricExporter::builder()
         .with_temporality(Temporality::Cumulative)
         .with_http()
-        .with_http_client(sender)
+        .with_http_client(Sender::new("metrics", &push.endpoint, &push.headers, runtime)?)
         .with_protocol(Protocol::HttpBinary)
         // Not what is asked for, which only the sender knows.
         .with_endpoint(push.origin())
@@ -95,14 +115,26 @@ pub(super) fn reader(push: &Push, runtime: tokio::runtime::Handle) -> Result<Rea
     Ok(PeriodicReader::builder(exporter).with_interval(push.interval).build())
 }
 
+pub(super) fn exporter(push: &TracePush, runtime: tokio::runtime::Handle) -> Result<SpanExporter, PushError> {
+    let exporter = SpanExporter::builder()
+        .with_http()
+        .with_http_client(Sender::new("traces", &push.endpoint, &push.headers, runtime)?)
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(push.origin())
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_retry_policy(RetryPolicy::disabled())
+        .build()?;
+    Ok(exporter)
+}
+
 /// Who pushes.
-pub(super) fn resource(push: &Push, instance: &str) -> Resource {
+pub(super) fn resource(given: &BTreeMap<String, String>, instance: &str) -> Resource {
     let ours = [
         ("service.version", env!("CARGO_PKG_VERSION")),
         ("service.instance.id", instance),
     ];
     let ours = ours.map(|(name, value)| KeyValue::new(name, value.to_owned()));
-    let given = push.resource.iter();
+    let given = given.iter();
     let given = given.map(|(name, value)| KeyValue::new(name.clone(), value.clone()));
     // The later one of a name wins.
     let attributes: Vec<KeyValue> = ours.into_iter().chain(given).collect();
@@ -111,6 +143,7 @@ pub(super) fn resource(push: &Push, instance: &str) -> Resource {
 
 /// Our HTTP client, as the exporter wants it. The exporter calls it from a thread without a runtime.
 struct Sender {
+    what: &'static str,
     client: Client,
     endpoint: Url,
     headers: HeaderMap,
@@ -126,6 +159,31 @@ impl fmt::Debug for Sender {
 }
 
 impl Sender {
+    fn new(
+        what: &'static str,
+        endpoint: &Url,
+        headers: &HeaderMap,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self, PushError> {
+        crate::tls::install_provider();
+        let client = Client::builder()
+            .user_agent(concat!("crm-event-processors/", env!("CARGO_PKG_VERSION")))
+            // The key would travel with it.
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .timeout(REQUEST_TIMEOUT)
+            .build()
+            .map_err(|error| PushError::Client(causes(&error.without_url())))?;
+        Ok(Self {
+            what,
+            client,
+            endpoint: endpoint.clone(),
+            headers: headers.clone(),
+            runtime,
+            failing: AtomicBool::new(false),
+        })
+    }
+
     async fn send(&self, body: Bytes) -> Result<Response<Bytes>, HttpError> {
         // Headers that the exporter found in the environment by itself are left out: `config` alone reads settings.
         let request = self.client.post(self.endpoint.clone()).headers(self.headers.clone());
@@ -146,9 +204,9 @@ impl Sender {
         let failed_before = self.failing.swap(failure.is_some(), Ordering::Relaxed);
         match failure {
             Some(detail) if !failed_before => {
-                tracing::warn!(detail, "metrics cannot be pushed; the next push brings the same totals");
+                tracing::warn!(detail, "{} cannot be pushed", self.what);
             }
-            None if failed_before => tracing::info!("metrics are pushed again"),
+            None if failed_before => tracing::info!("{} are pushed again", self.what),
             _ => {}
         }
         let answer = Response::builder().status(answer?.as_u16()).body(Bytes::new())?;

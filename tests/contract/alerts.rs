@@ -48,7 +48,7 @@ fn every_metric_that_an_alert_names_is_in_a_scrape() {
 fn every_metric_that_has_a_name_is_in_a_scrape_and_no_other_is() {
     let scraped = scraped();
     let stem = |name: &str| {
-        let ends = ["_bucket", "_sum", "_count", "_total", "_seconds"];
+        let ends = ["_bucket", "_sum", "_count", "_total", "_seconds", "_bytes"];
         let mut stem = name.to_owned();
         for end in ends {
             stem = stem.strip_suffix(end).unwrap_or(&stem).to_owned();

@@ -153,6 +153,7 @@ fn sound(echo: &Echo) -> BTreeMap<String, String> {
         "INNGEST_BASE_URL" | "INNGEST_DEV" => format!("http://{}", echo.http),
         "OTEL_EXPORTER_OTLP_ENDPOINT" => format!("http://{}/{SENTINEL}", echo.http),
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT" => format!("http://{}/{SENTINEL}/v1/metrics", echo.http),
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" => format!("http://{}/{SENTINEL}/v1/traces", echo.http),
         "OTEL_EXPORTER_OTLP_HEADERS" => format!("authorization=Basic%20{SENTINEL}"),
         other => panic!("say here what a sound value of {other} looks like"),
     };

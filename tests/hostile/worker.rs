@@ -27,7 +27,7 @@ fn told() -> Value {
 async fn status_of(body: String, more: &[&str]) -> Ended {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let routes = Router::new().route("/statusz", get(async move || body));
+    let routes = Router::new().route("/statusz", get(move || std::future::ready(body.clone())));
     let serving = tokio::spawn(async move { axum::serve(listener, routes).await });
     let worker = format!("http://{address}");
     let mut arguments = vec!["status".to_owned(), "--worker".to_owned(), worker];

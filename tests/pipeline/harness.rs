@@ -58,6 +58,8 @@ pub(super) struct World {
     pub(super) rules: Option<RuleBook>,
     /// Workers are shadows: what they decide is here.
     pub(super) decisions: Option<Arc<MemoryDecisions>>,
+    /// In place of one that is only scraped.
+    pub(super) telemetry: Option<Arc<Telemetry>>,
     /// How many workers were started: each has an owner token of its own.
     started: std::cell::Cell<u32>,
 }
@@ -100,6 +102,7 @@ impl World {
             old_records: OldRecords::default(),
             rules: None,
             decisions: None,
+            telemetry: None,
             started: std::cell::Cell::new(0),
         }
     }
@@ -130,7 +133,8 @@ impl World {
         let clock = Arc::new(TokioClock::starting_at(
             jiff::Timestamp::from_millisecond(NOW_MS).expect("in range"),
         ));
-        let telemetry = Arc::new(Telemetry::new().expect("instruments"));
+        let scraped = || Arc::new(Telemetry::new().expect("instruments"));
+        let telemetry = self.telemetry.clone().unwrap_or_else(scraped);
         let programs = Arc::new(Programs::from_json(DEMO_PROGRAM).expect("the demo's program is valid"));
         let rules = Rules {
             database: self.ledger.is_some(),

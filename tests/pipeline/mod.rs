@@ -13,4 +13,5 @@ mod rebalance;
 mod replay;
 mod shadow;
 mod shutdown;
+mod traced;
 mod watched;

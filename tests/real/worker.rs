@@ -121,6 +121,8 @@ impl Worker {
             ("PROGRAM_FILE", program_file.display().to_string()),
             ("HTTP_ADDR", format!("127.0.0.1:{port}")),
             ("LOG_FORMAT", "text".to_owned()),
+            // Whoever needs it looks more often.
+            ("SOURCE_POLL_SECS", "0".to_owned()),
         ];
         Self {
             variables,

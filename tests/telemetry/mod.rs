@@ -6,7 +6,12 @@ pub(crate) mod push;
 mod terminal;
 mod watchdog;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
 use crm_event_processors::consumers::Consumer;
+use crm_event_processors::doctor::{Facts, Purpose, Report, Verdicts, facts};
 use crm_event_processors::pipeline::PartitionStatus;
 use crm_event_processors::record::TopicPartition;
 use crm_event_processors::telemetry::{ConsumerStatus, Status, Telemetry};
@@ -37,4 +42,54 @@ pub(super) fn publish_something(telemetry: &Telemetry) {
         joined: true,
         draining: false,
     });
+    telemetry.looked(1, Arc::new(a_look()));
+}
+
+/// At a source of which everything is known.
+fn a_look() -> Report {
+    let facts = Facts {
+        connector: Some(facts::Connector {
+            runs: true,
+            tasks: [1, 0, 0, 0, 0],
+        }),
+        slot: facts::Slot {
+            active: Some(true),
+            lost: Some(false),
+            retained_bytes: Some(1 << 20),
+            safe_bytes: Some(1 << 30),
+        },
+        heartbeat_s: Some(3),
+    };
+    Report {
+        facts,
+        ..Report::new(Verdicts::default(), &BTreeSet::new(), Purpose::Health, Duration::ZERO)
+    }
+}
+
+#[test]
+fn the_first_failure_of_anything_that_is_known_is_an_increase() {
+    let telemetry = Telemetry::new().expect("instruments");
+    let before = telemetry.scrape().expect("text");
+    for line in [
+        "crm_rebalances_total{kind=\"lost\"} 0",
+        "crm_offset_commits_total{result=\"failed\"} 0",
+        "crm_database_calls_total{call=\"compare_effects\",consumer=\"currency\",result=\"unavailable\"} 0",
+        "crm_database_calls_total{call=\"evaluate_tiers\",consumer=\"tier\",result=\"done\"} 0",
+        "crm_database_calls_total{call=\"mark_dead\",consumer=\"reward\",result=\"unknown\"} 0",
+        "crm_record_outcomes_total{consumer=\"tier\",outcome=\"dead_lettered\"} 0",
+        "crm_retries_total{consumer=\"decode\",target=\"dead_letters\"} 0",
+    ] {
+        assert!(before.contains(line), "{line} is not in {before}");
+    }
+    // What is counted later has the labels that it began with.
+    telemetry.called(Consumer::Tier, "evaluate_tiers", "done", Duration::from_secs(1));
+    telemetry.retried("decode", "dead_letters");
+    telemetry.rebalanced("lost");
+    let series = |text: &str| {
+        let counters = text.lines().filter(|line| line.contains("_total"));
+        counters
+            .filter_map(|line| line.rsplit_once(' ').map(|(series, _)| series.to_owned()))
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(series(&telemetry.scrape().expect("text")), series(&before));
 }

@@ -28,7 +28,7 @@ async fn on_a_terminal_status_is_drawn_anew_until_ctrl_c_and_the_terminal_is_giv
     let binary = env!("CARGO_BIN_EXE_crm-event-processors");
     let mut terminal = Command::new("script")
         .args(["--quiet", "--return", "--flush", "--command"])
-        .arg(format!("{binary} status --worker http://{address}"))
+        .arg(format!("exec {binary} status --worker http://{address}"))
         .arg("/dev/null")
         .env("TERM", "xterm")
         .stdin(Stdio::piped())

@@ -197,5 +197,5 @@ export class Database {
 }
 
 export function event(name: string, id: string, data: JsonObject): SentEvent {
-  return { id, name, ts: Date.now() - 1, v: "2026-11-20.1", data };
+  return { id, name, ts: Date.now() - 1, v: "2026-11-21.2", data };
 }

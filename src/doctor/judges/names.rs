@@ -134,7 +134,7 @@ impl Names {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::doctor) mod tests {
     use std::time::Duration;
 
     use super::*;

@@ -422,4 +422,4 @@ fn beat(heartbeat: &Result<Option<i64>, String>, every_s: i64) -> Finding {
 
 #[cfg(test)]
 #[path = "postgres_tests.rs"]
-mod tests;
+pub(in crate::doctor) mod tests;

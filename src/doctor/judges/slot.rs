@@ -113,7 +113,7 @@ fn missing(
 }
 
 /// A lost slot keeps its name, and often its last words say no more than that nothing is held.
-fn is_lost(slot: &Slot) -> bool {
+pub(in crate::doctor) fn is_lost(slot: &Slot) -> bool {
     slot.wal_status.as_deref() == Some("lost") || slot.restart_lsn.is_none() || slot.invalidated.is_some()
 }
 

@@ -53,12 +53,11 @@ fn problems(compose: &Value) -> Vec<String> {
         }
     }
     let of_run: BTreeSet<String> = config::variables().into_iter().collect();
-    let of_connectors = config::connector_variables().into_iter().collect();
+    let of_connectors: BTreeSet<String> = config::connector_variables().into_iter().collect();
     for (name, known) in [
-        // `check` runs there as well.
-        ("worker", &of_run | &platform_variables()),
+        ("worker", of_run),
         ("migrate", BTreeSet::from(["DATABASE_URL".to_owned()])),
-        ("connector", of_connectors),
+        ("connector", &of_connectors | &platform_variables()),
         ("workflows", workflows_variables()),
     ] {
         let environment = fields(&services[name]["environment"]);

@@ -14,7 +14,7 @@ mod render;
 use std::collections::BTreeSet;
 
 use clap::Args as _;
-use crm_event_processors::config::{Flags, PlatformFlags};
+use crm_event_processors::config::{PlatformFlags, RunFlags};
 use serde_json::{Map, Value};
 
 use super::tidy::read;
@@ -66,7 +66,7 @@ fn fields(value: &Value) -> &Map<String, Value> {
 
 /// The variables of `run` whose values no help shows: keys, passwords, addresses that hold some.
 fn secrets() -> BTreeSet<String> {
-    let command = Flags::augment_args(clap::Command::new("run"));
+    let command = RunFlags::augment_args(clap::Command::new("run"));
     let hidden = command.get_arguments().filter(|arg| arg.is_hide_env_values_set());
     let secrets: BTreeSet<String> = hidden
         .filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned()))
@@ -75,7 +75,7 @@ fn secrets() -> BTreeSet<String> {
     secrets
 }
 
-/// Where the connector runs, which `check` asks beside what `run` reads.
+/// Where the connector runs, which `run`, `check` and `connectors` ask.
 fn platform_variables() -> BTreeSet<String> {
     let command = PlatformFlags::augment_args(clap::Command::new("check"));
     let named = command.get_arguments().filter_map(clap::Arg::get_env);

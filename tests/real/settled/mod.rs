@@ -13,6 +13,7 @@ mod healed;
 mod rounds;
 mod snapshots;
 mod troubles;
+mod watched;
 mod workflows;
 
 use std::time::Duration;

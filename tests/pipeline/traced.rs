@@ -1,0 +1,226 @@
+//! What is traced of a batch, received and read again by a collector in this process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::routing::post;
+use crm_event_processors::consumers::Consumer;
+use crm_event_processors::kafka::memory::MemoryRecord;
+use crm_event_processors::telemetry::{Telemetry, TracePush};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::{Span, status::StatusCode};
+use prost::Message as _;
+use tokio::sync::mpsc;
+
+use super::harness::{PURCHASES, Purchase, World, award_id};
+
+const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// Takes what is pushed to it; gives the spans.
+struct Collector {
+    address: SocketAddr,
+    pushes: mpsc::UnboundedReceiver<(HeaderMap, ExportTraceServiceRequest)>,
+}
+
+type Pushes = mpsc::UnboundedSender<(HeaderMap, ExportTraceServiceRequest)>;
+
+async fn take(State(pushes): State<Pushes>, headers: HeaderMap, body: Bytes) {
+    let request = ExportTraceServiceRequest::decode(body).expect("protobuf");
+    pushes.send((headers, request)).expect("the test waits");
+}
+
+impl Collector {
+    async fn start() -> Self {
+        let (sender, pushes) = mpsc::unbounded_channel();
+        let routes = Router::new().route("/v1/traces", post(take)).with_state(sender);
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Self { address, pushes }
+    }
+
+    /// Of everything that has come.
+    fn spans(&mut self) -> Vec<Span> {
+        let mut spans = Vec::new();
+        while let Ok((headers, request)) = self.pushes.try_recv() {
+            assert_eq!(headers["content-type"], "application/x-protobuf");
+            assert_eq!(headers["x-api-key"], "sentinel");
+            for resource in request.resource_spans {
+                spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
+            }
+        }
+        spans
+    }
+
+    fn telemetry(&self, ratio: f64) -> Arc<Telemetry> {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-api-key", "sentinel".parse().expect("a value"));
+        let push = TracePush {
+            endpoint: format!("http://{}/v1/traces", self.address)
+                .parse()
+                .expect("an address"),
+            headers,
+            resource: BTreeMap::from([("service.name".to_owned(), "crm".to_owned())]),
+            ratio,
+            group: "a-group".to_owned(),
+        };
+        let runtime = tokio::runtime::Handle::current();
+        Arc::new(Telemetry::outward(None, Some(&push), "instance-1", &runtime).expect("instruments"))
+    }
+}
+
+/// An attribute as text.
+fn said(span: &Span, name: &str) -> Option<String> {
+    let found = span.attributes.iter().find(|attribute| attribute.key == name)?;
+    match found.value.as_ref()?.value.as_ref()? {
+        Value::StringValue(text) => Some(text.clone()),
+        Value::IntValue(number) => Some(number.to_string()),
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A world with purchases of one member, each behind this header, that a worker of one lane finds as one batch.
+fn world(collector: &Collector, ratio: f64, purchases: &[(Purchase, Option<&str>)]) -> World {
+    let world = World {
+        telemetry: Some(collector.telemetry(ratio)),
+        ..World::new()
+    };
+    for (purchase, header) in purchases {
+        let header = header.map(|value| ("traceparent".to_owned(), Some(value.as_bytes().to_vec())));
+        let record = MemoryRecord {
+            value: Some(purchase.envelope().into_bytes()),
+            headers: header.into_iter().collect(),
+            ..MemoryRecord::default()
+        };
+        world.log.append(PURCHASES, record, 0);
+    }
+    world
+}
+
+/// Runs a worker over everything; gives what was pushed.
+async fn traced(world: &World, collector: &mut Collector) -> Vec<Span> {
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    let committed = world.log.wait_all_committed(PURCHASES);
+    tokio::time::timeout(Duration::from_secs(60), committed)
+        .await
+        .expect("committed");
+    let telemetry = Arc::clone(&worker.telemetry);
+    worker.stop().await;
+    telemetry.last_push().await;
+    collector.spans()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_a_trace_that_its_events_name_and_that_is_linked_to_where_its_records_came_from() {
+    let mut collector = Collector::start().await;
+    let purchases = [
+        (Purchase::completed("p-1", 10), Some(GIVEN)),
+        (Purchase::completed("p-2", 20), Some(GIVEN)),
+        (Purchase::completed("p-3", 30), Some("00-not-one-01")),
+        (Purchase::completed("p-4", 40), None),
+    ];
+    let world = world(&collector, 1.0, &purchases);
+    let spans = traced(&world, &mut collector).await;
+
+    let (roots, stages): (Vec<_>, Vec<_>) = spans.into_iter().partition(|span| span.parent_span_id.is_empty());
+    let [root] = roots.as_slice() else {
+        panic!("one batch: {roots:#?}")
+    };
+    assert_eq!(
+        (root.name.as_str(), root.kind()),
+        ("process currency", SpanKind::Consumer)
+    );
+    for (name, value) in [
+        ("messaging.system", "kafka"),
+        ("messaging.operation.name", "process"),
+        ("messaging.operation.type", "process"),
+        ("messaging.consumer.group.name", "a-group"),
+        ("messaging.batch.message_count", "4"),
+        ("messaging.destination.name", "crm.public.purchase_ledger"),
+        ("messaging.destination.partition.id", "0"),
+        ("crm.consumer", "currency"),
+    ] {
+        assert_eq!(said(root, name).as_deref(), Some(value), "{name}");
+    }
+    assert_eq!(
+        root.status.as_ref().map_or(0, |status| status.code),
+        StatusCode::Unset as i32
+    );
+    let links: Vec<String> = root
+        .links
+        .iter()
+        .map(|link| format!("00-{}-{}-01", hex(&link.trace_id), hex(&link.span_id)))
+        .collect();
+    assert_eq!(links, [GIVEN], "a transaction once, and nobody's word that is none");
+
+    let names: BTreeSet<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(names, BTreeSet::from(["claim", "decide", "deliver", "settle"]));
+    for stage in &stages {
+        assert_eq!(stage.parent_span_id, root.span_id, "{}", stage.name);
+        assert_eq!(stage.trace_id, root.trace_id, "{}", stage.name);
+        assert_eq!(said(stage, "crm.records").as_deref(), Some("4"), "{}", stage.name);
+        assert!(stage.start_time_unix_nano >= root.start_time_unix_nano);
+        assert!(stage.end_time_unix_nano <= root.end_time_unix_nano);
+    }
+
+    // A workflow is found from a purchase; its id is what it always was.
+    let named = format!("00-{}-{}-01", hex(&root.trace_id), hex(&root.span_id));
+    let events = world.inngest.accepted().all();
+    let ids: Vec<&str> = events.iter().map(|event| event.id.as_str()).collect();
+    assert_eq!(
+        ids,
+        [("p-1", 10), ("p-2", 20), ("p-3", 30), ("p-4", 40)].map(|(id, lsn)| award_id(id, lsn))
+    );
+    assert!(
+        events.iter().all(|event| event.data["traceparent"] == named.as_str()),
+        "{events:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_an_error_of_its_batch_with_our_reason() {
+    let mut collector = Collector::start().await;
+    let bad = Purchase {
+        refunded: "-1.00",
+        ..Purchase::completed("p-bad", 10)
+    };
+    let world = world(&collector, 1.0, &[(bad, None), (Purchase::completed("p-1", 20), None)]);
+    let spans = traced(&world, &mut collector).await;
+    let failed: Vec<_> = spans.iter().filter_map(|span| said(span, "error.type")).collect();
+    assert_eq!(failed, ["negative_refund"]);
+    let failed = |span: &&Span| {
+        span.status
+            .as_ref()
+            .is_some_and(|status| status.code == StatusCode::Error as i32)
+    };
+    let roots: Vec<&str> = spans.iter().filter(failed).map(|span| span.name.as_str()).collect();
+    assert_eq!(roots, ["process currency"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_the_ratio_leaves_out_nothing_is_pushed_and_no_event_speaks() {
+    let mut collector = Collector::start().await;
+    // So little that it is never met; and whoever wrote the header asked to be traced.
+    let world = world(
+        &collector,
+        f64::MIN_POSITIVE,
+        &[(Purchase::completed("p-1", 10), Some(GIVEN))],
+    );
+    let spans = traced(&world, &mut collector).await;
+    assert_eq!(spans, []);
+    let events = world.inngest.accepted().all();
+    assert_eq!(events.len(), 1);
+    assert!(events[0].data.get("traceparent").is_none(), "{events:?}");
+}

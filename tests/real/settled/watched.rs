@@ -1,0 +1,79 @@
+//! A worker looks at its source while it works, and shows what it sees as metrics.
+
+use super::{House, LOOK};
+use crate::real::stack;
+use crate::real::worker::{Inbox, PATIENCE, Worker, receiver};
+
+/// Waits until a scrape has all of these lines, and none that begins with one of the others.
+async fn until_scraped(worker: &Worker, what: &str, lines: &[&str], absent: &[&str]) {
+    let mut last = String::new();
+    let asking = async {
+        loop {
+            if let Some((_, text)) = worker.get("metrics").await {
+                let has = |line: &&str| text.lines().any(|known| known == *line);
+                let lacks = |begin: &&str| !text.lines().any(|known| known.starts_with(*begin));
+                if lines.iter().all(has) && absent.iter().all(lacks) {
+                    return;
+                }
+                last = text;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, asking).await;
+    assert!(waited.is_ok(), "{what} was never shown: {last}\n{}", worker.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_shows_whether_its_connector_runs_and_its_slot_is_read() {
+    let house = House::new(1).await;
+    let inbox = Inbox::of(&house.merchant);
+    let receiver = receiver(&inbox).await;
+    let mut worker = house.worker(&receiver.base_url());
+    worker.set("SOURCE_POLL_SECS", "1");
+    worker.set("CONNECT_URL", &stack("CONNECT_URL"));
+    worker.set("CONNECTOR_NAME", &house.name);
+    worker.set("CONNECTOR_ACCEPT", "slot.name, heartbeat.interval.ms");
+    worker.start().await;
+    // Somebody answers, and says that there is none.
+    let missing = ["crm_connector_running 0", "crm_connector_tasks{state=\"running\"} 0"];
+    until_scraped(&worker, "no connector", &missing, &["crm_slot_", "crm_heartbeat_"]).await;
+
+    let connector = house.connector().await;
+    house
+        .until("a beat", "select (count(*) > 0)::text from dbz_heartbeat", "true")
+        .await;
+    let runs = [
+        "crm_connector_running 1",
+        "crm_connector_tasks{state=\"running\"} 1",
+        "crm_connector_tasks{state=\"failed\"} 0",
+        "crm_slot_active 1",
+        "crm_slot_lost 0",
+        "crm_check_findings{severity=\"failed\"} 0",
+    ];
+    until_scraped(&worker, "a connector that runs", &runs, &[]).await;
+    let (_, text) = worker.get("metrics").await.expect("a scrape");
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let line = line.unwrap_or_else(|| panic!("{name}: {text}"));
+        line.parse::<f64>().expect("a number")
+    };
+    assert!((0.0..60.0).contains(&value("crm_heartbeat_age_seconds")), "{text}");
+    assert!(value("crm_slot_retained_bytes") >= 0.0 && value("crm_source_look_age_seconds") < 30.0);
+
+    connector.stop().await;
+    let stopped = ["crm_connector_running 0", "crm_slot_active 0"];
+    until_scraped(&worker, "a connector that somebody stopped", &stopped, &[]).await;
+    connector.resume().await;
+    until_scraped(&worker, "a connector that runs again", &runs, &[]).await;
+    assert_eq!(worker.stop().await, 0, "{}", worker.log());
+    let log = worker.log();
+    for line in [
+        "a look around found something finding=\"connector.missing\"",
+        "a look around found something finding=\"connector.paused\"",
+        "a look around does not find it any more finding=\"connector.paused\"",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
+    house.done(connector).await;
+}
