@@ -159,9 +159,8 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_that_is_so_gives_the_word_and_its_reasons() {
-        let some = |text: &str| vec![text.to_owned()];
-        let table = [
+    fn a_worker_flows_begins_ends_or_has_nothing_to_do() {
+        assert_words([
             (working(), State::Flowing, None),
             (
                 Facts {
@@ -190,6 +189,13 @@ mod tests {
                 State::Draining,
                 Some("a shutdown has begun"),
             ),
+        ]);
+    }
+
+    #[test]
+    fn the_worst_that_is_so_gives_the_word_and_its_reasons() {
+        let some = |text: &str| vec![text.to_owned()];
+        assert_words([
             (
                 Facts {
                     still_for: MINUTES,
@@ -241,7 +247,10 @@ mod tests {
                 State::Stuck,
                 Some("tier stands still: 401"),
             ),
-        ];
+        ]);
+    }
+
+    fn assert_words<const N: usize>(table: [(Facts, State, Option<&str>); N]) {
         for (facts, state, why) in table {
             let flow = judge(&facts);
             let expected: Vec<String> = why.into_iter().map(str::to_owned).collect();
