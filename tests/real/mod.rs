@@ -7,6 +7,7 @@
 mod broker;
 mod check;
 mod connectors;
+mod console;
 mod consumer_sets;
 mod grants;
 mod letters;
