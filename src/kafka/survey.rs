@@ -181,17 +181,13 @@ impl Survey {
         let asks_rights = self.connection.api_key.is_some();
         let partitions = partitions_of(&metadata, &sources);
         let (rights, settings, members, elsewhere, found) = std::thread::scope(|scope| {
-            let left_out = |topics: &[String]| match asks_rights {
-                true => topics.iter().map(|topic| (topic.clone(), untried())).collect(),
-                false => Vec::new(),
-            };
-            let reads = scope.spawn(|| match asks_rights && self.tries_rights {
+            let reads = scope.spawn(|| match asks_rights {
                 true => self.may_read(&sources, until),
-                false => left_out(&sources),
+                false => Vec::new(),
             });
-            let writes = scope.spawn(|| match asks_rights && self.tries_rights {
+            let writes = scope.spawn(|| match asks_rights {
                 true => self.may_write(runtime, &letters, until),
-                false => left_out(&letters),
+                false => Vec::new(),
             });
             let settings = scope.spawn(|| self.settings(runtime, &sources, &letters, until));
             // It asks every broker, and waits for the slowest.
@@ -271,6 +267,9 @@ impl Survey {
     }
 
     fn may_read(&self, topics: &[String], until: Instant) -> Vec<(String, Right)> {
+        if !self.tries_rights {
+            return untried(topics);
+        }
         let config = fetch_probe_config(&self.connection, &self.group.name());
         let consumer = BaseConsumer::from_config_and_context(&config, Logging);
         let read = |topic: &String| {
@@ -286,6 +285,9 @@ impl Survey {
     }
 
     fn may_write(&self, runtime: &tokio::runtime::Handle, topics: &[String], until: Instant) -> Vec<(String, Right)> {
+        if !self.tries_rights {
+            return untried(topics);
+        }
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         let rights = match may_write(runtime, &self.connection, &names, left(until)) {
             Ok(rights) => rights.into_iter().map(|(_grant, right)| right).collect(),
@@ -375,8 +377,9 @@ fn trouble(connection: &Connection, told: &[Told], error: &str) -> Trouble {
     }
 }
 
-fn untried() -> Right {
-    Right::Unknown("not tried by a worker that runs".to_owned())
+fn untried(topics: &[String]) -> Vec<(String, Right)> {
+    let why = || Right::Unknown("not tried by a worker that runs".to_owned());
+    topics.iter().map(|topic| (topic.clone(), why())).collect()
 }
 
 fn visible(client: &BaseConsumer<Hearing>, all: &Metadata, name: &str, until: Instant) -> Look<Visible> {

@@ -93,10 +93,8 @@ fn hex(bytes: &[u8]) -> String {
 
 /// A world with purchases of one member, each behind this header, that a worker of one lane finds as one batch.
 fn world(collector: &Collector, ratio: f64, purchases: &[(Purchase, Option<&str>)]) -> World {
-    let world = World {
-        telemetry: Some(collector.telemetry(ratio)),
-        ..World::new()
-    };
+    let mut world = World::new();
+    world.telemetry = Some(collector.telemetry(ratio));
     for (purchase, header) in purchases {
         let header = header.map(|value| ("traceparent".to_owned(), Some(value.as_bytes().to_vec())));
         let record = MemoryRecord {
