@@ -8,7 +8,7 @@ DENY := 0.20.2
 # Most tests wait, for joins, sessions and brokers: with one a core the suite takes twice as long.
 export RUST_TEST_THREADS ?= 6
 
-.PHONY: help demo test sim test-workflows test-inngest test-alerts lint lint-deploy rehearse fence fmt deny explain bench soak chaos fuzz stack-up stack-down \
+.PHONY: help demo test sim test-workflows test-inngest test-alerts lint lint-deploy rehearse fence fmt deny explain bench plots soak chaos fuzz stack-up stack-down \
 	toolchain fixtures
 
 help: ## list the recipes
@@ -63,6 +63,9 @@ explain: toolchain ## explain recorded messages; FILE=messages.jsonl (as `kcat -
 bench: toolchain ## measure the worker against the bare client and the old worker; ARGS="--rounds 5 --format json"
 	$(CARGO) bench --locked --bench allocations --no-run
 	$(CARGO) bench --locked --bench bench -- ratios --node-modules "$$(benches/install old-worker)" $(ARGS)
+
+plots: toolchain ## draw what `make bench` measured, for docs/performance.md
+	$(CARGO) bench --locked --bench bench -- plots $(ARGS)
 
 soak: toolchain ## the worker under load and disturbances: flat memory, balanced books; ARGS="--minutes 2"
 	benches/install

@@ -7,6 +7,7 @@
 
 mod chaos;
 mod member;
+mod plots;
 mod ratios;
 mod rig;
 mod soak;
@@ -35,6 +36,8 @@ enum Command {
     Soak(soak::Options),
     /// Break everything that two workers need, under load; say whether anything was lost or doubled.
     Chaos(chaos::Options),
+    /// Draw what was measured.
+    Plots(plots::Options),
     /// One case: read a log with the bare client.
     #[command(hide = true)]
     Read(ratios::read::Reader),
@@ -48,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Command::Ratios(options) => ratios::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Chaos(options) => chaos::run(&options),
+        Command::Plots(options) => plots::run(&options),
         Command::Read(reader) => reader.run(),
         Command::Member(member) => member.run(),
     }

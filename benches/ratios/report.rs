@@ -112,6 +112,7 @@ impl Report {
         let row = |row: &Row| {
             json!({
                 "case": row.case.name,
+                "what": row.case.what,
                 "records": row.case.log.records,
                 "rounds": row.runs.len(),
                 "records_per_second": row.figure(Run::rate),
