@@ -17,6 +17,7 @@ mod hang;
 mod healthcheck;
 mod look;
 mod migrate;
+mod progress;
 mod reconcile;
 mod replay;
 // Its limits are public: the benchmark puts the same worker together.

@@ -16,6 +16,7 @@ mod members;
 mod outages;
 mod path;
 mod pressure;
+mod prometheus;
 mod replays;
 mod secure;
 mod settled;
