@@ -235,7 +235,10 @@ fn variables_of_the_example() -> BTreeSet<String> {
 #[test]
 fn every_variable_is_in_the_example_and_no_other_is() {
     let of_connectors = config::connector_variables();
-    assert!(of_connectors.contains(&"CONNECTOR_DATABASE_URL".to_owned()), "{of_connectors:?}");
+    assert!(
+        of_connectors.contains(&"CONNECTOR_DATABASE_URL".to_owned()),
+        "{of_connectors:?}"
+    );
     let known: BTreeSet<String> = config::variables().into_iter().chain(of_connectors).collect();
     assert_eq!(variables_of_the_example(), known, ".env.example");
 }
