@@ -8,7 +8,7 @@ DENY := 0.20.2
 # Most tests wait, for joins, sessions and brokers: with one a core the suite takes twice as long.
 export RUST_TEST_THREADS ?= 6
 
-.PHONY: help demo test sim test-workflows test-inngest lint lint-deploy rehearse fence fmt deny explain bench plots soak chaos fuzz stack-up stack-down \
+.PHONY: help demo test sim test-workflows test-inngest test-alerts lint lint-deploy rehearse fence fmt deny explain bench plots soak chaos fuzz stack-up stack-down \
 	toolchain fixtures
 
 help: ## list the recipes
@@ -18,7 +18,7 @@ demo: toolchain ## run the worker on an embedded Kafka and balance the books; AR
 	$(CARGO) run --locked --release -- demo $(ARGS)
 
 # The simulation takes all cores: beside it, tests that wait for real servers would wait too long.
-test: toolchain lint lint-deploy fence $(if $(ARGS),,sim) ## everything, on real servers that it starts and stops, and a short chaos
+test: toolchain lint lint-deploy test-alerts fence $(if $(ARGS),,sim) ## everything, on real servers that it starts and stops, and a short chaos
 	stack/with-stack sh -c 'workflows/check && exec $(CARGO) test --locked --release --features planted $(if $(ARGS),$(ARGS),-- --skip sim::)'
 	$(if $(ARGS),,benches/install chaos && $(CARGO) bench --locked --bench bench -- chaos --minutes 0.6 --records 12000 --seed 7)
 
@@ -31,6 +31,9 @@ test-workflows: ## the Inngest functions: types, then tests on a real PostgreSQL
 
 test-inngest: ## the same scenarios on a real Inngest: INNGEST_TEST_URL, INNGEST_TEST_BIN, or one that it builds (Go)
 	stack/with-stack --only postgres workflows/test-inngest
+
+test-alerts: ## the alert rules: what makes each fire, and what must not
+	observability/check
 
 lint: toolchain ## format and clippy, warnings denied
 	@$(CARGO) clippy --version >/dev/null 2>&1 && $(CARGO) fmt --version >/dev/null 2>&1 || rustup component add clippy rustfmt

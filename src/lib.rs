@@ -36,6 +36,8 @@ pub mod clock;
 #[cfg(feature = "io")]
 pub mod config;
 #[cfg(feature = "io")]
+pub mod console;
+#[cfg(feature = "io")]
 pub mod doctor;
 #[cfg(feature = "io")]
 pub mod faults;

@@ -41,11 +41,12 @@ postgres_start() {
   fi
   local setpriv=()
   ((EUID != 0)) || setpriv=(setpriv --reuid=postgres --regid=postgres --init-groups --)
-  # Tests of snapshots have a slot each; and they count statements.
+  # Tests of snapshots have a slot each; and they count statements. A slot that a failed test leaves may not fill the disk,
+  # and with a limit the server says how much is safe.
   start_process postgres "${setpriv[@]}" "$(postgres_bin)/postgres" -D "$DATA/postgres/data" \
     -c port="$POSTGRES_PORT" -c listen_addresses=127.0.0.1 -c unix_socket_directories="$DATA/postgres" \
     -c ssl=on -c wal_level=logical -c max_replication_slots=10 -c max_wal_senders=10 -c fsync=off -c timezone=UTC \
-    -c shared_preload_libraries=pg_stat_statements
+    -c max_slot_wal_keep_size=8GB -c shared_preload_libraries=pg_stat_statements
 }
 
 postgres_ready() {

@@ -2,6 +2,7 @@
 
 use comfy_table::{Table, presets};
 
+use super::progress::spinner;
 use super::{Code, Format, Usage, print_json};
 use crate::config::Problems;
 use crate::inert::clean;
@@ -44,6 +45,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     let cut_off = cut_off.map_err(|_invalid| Usage("--seed-before is no RFC 3339 time".to_owned()))?;
     let url = DatabaseUrl::parse(&options.database_url).map_err(|problem| Problems(vec![problem]))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let shown = spinner(options.format, "migrating");
     let report = runtime.block_on(async {
         let mut client = Client::new(&url)?.connect_alone().await?;
         let mut report = Report {
@@ -62,6 +64,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
         if let Some(cut_off) = cut_off
             && (!options.dry_run || report.applied.is_empty())
         {
+            shown.set_message("seeding");
             report.seeded = Some(migrations::seed(&mut client, cut_off, options.dry_run).await?);
         }
         let loose = migrations::loose_functions(&client).await?;
@@ -73,7 +76,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
         };
         report.warnings = loose.into_iter().map(warning).collect();
         anyhow::Ok(report)
-    })?;
+    });
+    shown.finish_and_clear();
+    let report = report?;
     match options.format {
         Format::Json => print_json(&report)?,
         Format::Text => print(&report, options.seed_before.is_some()),

@@ -5,9 +5,11 @@
     reason = "commands talk to people on standard output"
 )]
 
+mod asking;
 mod check;
 mod config;
 mod connectors;
+mod console;
 mod demo;
 mod dlq;
 mod explain;
@@ -15,11 +17,13 @@ mod hang;
 mod healthcheck;
 mod look;
 mod migrate;
+mod progress;
 mod reconcile;
 mod replay;
 // Its limits are public: the benchmark puts the same worker together.
 pub mod run;
 mod shadow;
+mod status;
 
 use std::process::ExitCode;
 
@@ -69,6 +73,10 @@ enum Command {
     /// Render, check, compare and apply the connector that feeds the worker, and ask whether it runs.
     #[command(subcommand)]
     Connectors(connectors::Command),
+    /// Serve a page that shows how a running worker stands, and its dead letters.
+    Console(Box<console::Options>),
+    /// Show how a running worker stands: consumers, partitions, source, last errors.
+    Status(status::Options),
     /// Print the settings as they are understood, secrets redacted.
     Config(Box<crate::config::RunFlags>),
     /// Ask a running worker on this machine whether it is live.
@@ -134,6 +142,8 @@ pub fn main() -> ExitCode {
         Command::Dlq(command) => dlq::run(&command),
         Command::Replay(options) => replay::run(&options),
         Command::Connectors(command) => connectors::run(&command),
+        Command::Console(options) => console::run(&options),
+        Command::Status(options) => status::run(&options),
         Command::Config(flags) => config::run(&flags),
         Command::Healthcheck(options) => healthcheck::run(&options),
         Command::Version => {
@@ -179,6 +189,9 @@ fn code_of(error: &anyhow::Error) -> Code {
     }
     if let Some(error) = error.downcast_ref::<ConnectError>() {
         return connectors::code_of(error);
+    }
+    if error.is::<asking::Silence>() {
+        return Code::Unavailable;
     }
     // The database that is only away is waited for.
     if error.is::<crate::postgres::StartError>() {

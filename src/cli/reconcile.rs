@@ -8,6 +8,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
 
+use super::progress::counter;
 use super::run::read_programs;
 use super::{Code, Format, print_json};
 use crate::clock::{SharedClock, SystemClock};
@@ -19,6 +20,7 @@ use crate::pipeline::{Randomness, RuleBook};
 use crate::postgres::{self, Books, Client, Ledger, PostgresLedger};
 use crate::reconcile::Outbox;
 use crate::reconcile::balance::{Balance, Question, balance};
+use crate::rows;
 use crate::telemetry::Telemetry;
 
 #[derive(Debug, clap::Args)]
@@ -109,7 +111,14 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
             now: clock.now(),
             redeliver: outbox(&settings, clock)?,
         };
-        anyhow::Ok(balance(&question).await?)
+        let counter = counter(options.format, "rows");
+        let looked = |table: rows::Table, count: usize| {
+            counter.set_message(table.name());
+            counter.inc(count as u64);
+        };
+        let balance = balance(&question, &looked).await;
+        counter.finish_and_clear();
+        anyhow::Ok(balance?)
     })?;
     match options.format {
         Format::Json => print_json(&balance)?,

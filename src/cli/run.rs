@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Code, hang, look};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Checking, Looking, Out, Problems, RunFlags, Settings, ShadowOut, Way};
+use crate::console;
 use crate::consumers::Rules;
 use crate::dead_letters::{DeadLetters, KafkaDeadLetters, Queue};
 use crate::dedupe::{Dedupe, RedisDedupe, RedisSettings};
@@ -73,7 +74,8 @@ async fn work(
     let owner = format!("{:016x}", randomness.number());
     let telemetry = Arc::new(telemetry_of(&settings, &owner)?);
     if let Some(address) = settings.http {
-        let served = telemetry::http::serve(address, Arc::clone(&telemetry), shutdown.child_token()).await;
+        let routes = routes(&settings, &telemetry);
+        let served = telemetry::http::serve(address, routes, shutdown.child_token()).await;
         let served = served.map_err(|error| Problems(vec![format!("HTTP_ADDR {address} cannot be bound: {error}")]));
         let (address, _task) = served?;
         tracing::info!(%address, "health endpoints");
@@ -171,6 +173,19 @@ fn telemetry_of(settings: &Settings, instance: &str) -> anyhow::Result<Telemetry
     }
     let runtime = tokio::runtime::Handle::current();
     Ok(Telemetry::outward(push, traces, instance, &runtime)?)
+}
+
+/// What is served: the endpoints, and the console if it is wanted.
+fn routes(settings: &Settings, telemetry: &Arc<Telemetry>) -> axum::Router {
+    let endpoints = telemetry::http::routes(Arc::clone(telemetry));
+    let Some(reach) = settings.console else {
+        return endpoints;
+    };
+    let worker = console::Worker {
+        telemetry: Arc::clone(telemetry),
+        config: format!("{settings:#?}"),
+    };
+    endpoints.merge(console::routes(Arc::new(worker), reach))
 }
 
 /// How long a revocation waits for lanes, with this session.

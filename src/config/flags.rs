@@ -178,6 +178,9 @@ pub struct Flags {
     /// Where /livez, /readyz, /statusz and /metrics are served. Default 127.0.0.1:8080; `off` for nowhere.
     #[arg(long, env = "HTTP_ADDR", value_name = "ADDRESS", help_heading = "Operations")]
     pub http_addr: Option<String>,
+    /// `1`: the console at /console as well, for whoever sits at this machine; `exposed`: for whoever reaches HTTP_ADDR. Default 0.
+    #[arg(long, env = "CONSOLE", value_name = "0|1|exposed", help_heading = "Operations")]
+    pub console: Option<String>,
     /// json or text. Default json.
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", help_heading = "Operations")]
     pub log_format: Option<String>,

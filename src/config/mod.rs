@@ -13,6 +13,7 @@ mod looking;
 mod push;
 mod reconciling;
 mod secret;
+mod serving;
 mod way;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 
+use crate::console::Reach;
 use crate::consumers::Consumer;
 use crate::debezium::DecimalMode;
 use crate::kafka::{Connection, Group, StartAt};
@@ -62,6 +64,8 @@ pub struct Settings {
     pub old_records: OldRecords,
     pub way: Way,
     pub http: Option<SocketAddr>,
+    /// Unset, no console is served.
+    pub console: Option<Reach>,
     /// Unset, metrics are only scraped.
     pub push: Option<Push>,
     /// Unset, nothing is traced.
@@ -157,11 +161,8 @@ impl Reader {
             "--start-at is for a subset of the consumers (CONSUMERS) and for --shadow: the main group starts at what is committed, else at the \
              log's begin",
         );
-        let http = match given(flags.http_addr.as_deref()) {
-            Some("off") => None,
-            Some(address) => self.parsed(Some(address), "HTTP_ADDR", "an address like 127.0.0.1:8080, or off"),
-            None => Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
-        };
+        let http = self.http(flags);
+        let console = self.console(flags, http);
         let outward = self.outward(flags, &group.name());
         let log_format = match given(flags.log_format.as_deref()) {
             None | Some("json") => logging::Format::Json,
@@ -189,6 +190,7 @@ impl Reader {
             old_records: ledger.old_records,
             way: way?,
             http,
+            console,
             push: outward.metrics,
             traces: outward.traces,
             log_format,

@@ -128,6 +128,7 @@ impl Lane {
     /// What is settled is finished, and covers older states in hand.
     async fn finish_settled(&self, answered: Vec<(Pending, Standing)>, mut kept: Vec<Pending>) -> Vec<Pending> {
         let mut finished = Vec::new();
+        let mut is_told = false;
         let mut notes = self.shared.notes();
         for (pending, standing) in answered {
             let Some(reason) = is_done(&pending.effect, standing) else {
@@ -144,6 +145,11 @@ impl Lane {
                 }
             }
             notes.ignored(self.consumer, &pending.item, reason.as_str(), Some(&pending.effect));
+            if !is_told {
+                let (outcome, told) = (Outcome::Ignored(reason), Some(reason.as_str()));
+                self.shared.tell(self.consumer, &pending.item.received, outcome, told);
+                is_told = true;
+            }
             finished.push(self.finish(pending.item.ticket, Outcome::Ignored(reason)));
         }
         self.shared.write_down(notes).await;

@@ -182,7 +182,12 @@ impl Lane {
                 }
                 Decision::Ignore(reason) => {
                     notes.ignored(self.consumer, &item, reason.as_str(), None);
-                    finished.push(self.finish(item.ticket, Outcome::Ignored(reason)));
+                    let outcome = Outcome::Ignored(reason);
+                    if finished.is_empty() {
+                        let told = Some(reason.as_str());
+                        self.shared.tell(self.consumer, &item.received, outcome, told);
+                    }
+                    finished.push(self.finish(item.ticket, outcome));
                 }
                 Decision::Deliver(effects) if self.must_be_compared(&item, &effects, now) => {
                     let detail = "no database tells whether it was settled".to_owned();
@@ -274,7 +279,12 @@ impl Lane {
             for (pending, claim) in undecided.into_iter().zip(claims) {
                 match claim {
                     Claim::Granted => ours.push(pending),
-                    Claim::Done => finished.push(self.finish(pending.item.ticket, Outcome::Duplicate)),
+                    Claim::Done => {
+                        if finished.is_empty() {
+                            self.shared.tell_of(self.consumer, &pending, Outcome::Duplicate);
+                        }
+                        finished.push(self.finish(pending.item.ticket, Outcome::Duplicate));
+                    }
                     Claim::Foreign if Planted::ClaimIsDone.is_planted() => {
                         finished.push(self.finish(pending.item.ticket, Outcome::Duplicate));
                     }
@@ -320,8 +330,9 @@ impl Lane {
         let mut delivery = Delivery::of(self.consumer, &shared, self.batch.clone(), groups);
         while let Some((groups, fate)) = delivery.next(|group| self.parked.holds_back(group)).await {
             match fate {
-                Fate::Unknown { target: _, detail } => {
+                Fate::Unknown { target, detail } => {
                     tracing::error!(consumer = self.consumer.name(), detail, "unknown answer: event held");
+                    shared.tell_wrong(self.consumer.name(), target.name(), &detail);
                     for group in groups {
                         let puzzle = Puzzle { group, attempts: 1 };
                         self.parked.add_puzzle(puzzle, &shared.ports.randomness);
@@ -396,6 +407,7 @@ impl Lane {
         let _stage = self.stage(Stage::Settle, groups.len());
         let now_ms = self.shared.ports.clock.now_ms();
         let (mut keys, mut finished) = (Vec::new(), Vec::new());
+        let mut is_told = false;
         // Oldest first: where the pipeline of commands is cut short, an older change is never left open behind a
         // newer one that is done. Nobody can have to dead-letter these any more: their bytes go here, however long the
         // store takes.
@@ -406,6 +418,10 @@ impl Lane {
                     let lag_ms = now_ms.saturating_sub(member.change().commit_ms);
                     let lag = Duration::from_millis(lag_ms.try_into().unwrap_or(0));
                     self.shared.ports.telemetry.accepted(self.consumer, lag);
+                    if !is_told {
+                        self.shared.tell_of(self.consumer, &member, Outcome::Delivered);
+                        is_told = true;
+                    }
                     Outcome::Delivered
                 } else {
                     Outcome::Superseded

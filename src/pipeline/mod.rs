@@ -29,6 +29,7 @@ mod shared;
 mod signal;
 pub mod source;
 mod standstill;
+mod telling;
 mod traced;
 mod undertaker;
 

@@ -94,6 +94,9 @@ impl Lane {
     /// What would be delivered.
     pub(super) async fn write_down(&self, pending: Vec<Pending>) {
         let mut notes = self.shared.notes();
+        if let Some(first) = pending.first() {
+            self.shared.tell_of(self.consumer, first, Outcome::Shadowed);
+        }
         for pending in &pending {
             notes.delivered(self.consumer, pending);
         }

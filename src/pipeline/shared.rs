@@ -220,6 +220,7 @@ impl Shared {
         let (detail, after) = match disposition {
             Disposition::Proceed => return,
             Disposition::StandStill { detail } => {
+                self.tell_wrong(consumer.name(), target.name(), &detail);
                 self.standstills.begin(consumer, target, &detail);
                 return;
             }
@@ -229,6 +230,7 @@ impl Shared {
         let wait = backoff.next(after, &self.ports.randomness);
         self.ports.telemetry.retried(consumer.name(), target.name());
         let (consumer, target) = (consumer.name(), target.name());
+        self.tell_wrong(consumer, target, &detail);
         tracing::warn!(consumer, target, detail, ?wait, "trying again");
         self.wait(wait).await;
     }

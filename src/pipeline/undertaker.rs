@@ -240,6 +240,7 @@ impl Undertaker {
             drop(turn);
             let Err(error) = written else {
                 self.shared.ports.telemetry.dead_lettered(queue, reason);
+                self.shared.tell_buried(self.queue, dead);
                 record.with(|record| {
                     let (topic, partition, offset) = (record.topic, record.partition, record.offset);
                     tracing::warn!(queue, reason, topic, partition, offset, detail, "record dead-lettered");
@@ -252,6 +253,7 @@ impl Undertaker {
             }
             let wait = backoff.next(None, &self.shared.ports.randomness);
             self.shared.ports.telemetry.retried(queue, "dead_letters");
+            self.shared.tell_wrong(queue, "dead_letters", &error.to_string());
             record.with(|record| {
                 let (topic, partition, offset) = (record.topic, record.partition, record.offset);
                 tracing::error!(%error, topic, partition, offset, ?wait, "record held until its dead letter is written");

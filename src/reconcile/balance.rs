@@ -181,13 +181,14 @@ impl std::fmt::Debug for Question {
     }
 }
 
-/// Walks the ledgers.
+/// Walks the ledgers. `looked` is told of every page: the table, and how many rows more.
 ///
 /// # Errors
 /// The database fails.
-pub async fn balance(question: &Question) -> Result<Balance, LedgerError> {
+pub async fn balance(question: &Question, looked: &(dyn Fn(Table, usize) + Sync)) -> Result<Balance, LedgerError> {
     let mut walk = Walk {
         question,
+        looked,
         members: BTreeSet::new(),
         balance: Balance::default(),
     };
@@ -210,6 +211,7 @@ pub async fn balance(question: &Question) -> Result<Balance, LedgerError> {
 
 struct Walk<'a> {
     question: &'a Question,
+    looked: &'a (dyn Fn(Table, usize) + Sync),
     /// Whose tier was looked at: a member has many rows.
     members: BTreeSet<String>,
     balance: Balance,
@@ -251,7 +253,8 @@ impl Walk<'_> {
     }
 
     async fn look(&mut self, table: Table, rows: Vec<LedgerRow>) -> Result<(), LedgerError> {
-        self.balance.rows += rows.len();
+        let count = rows.len();
+        self.balance.rows += count;
         let mut decided = Vec::new();
         for row in rows {
             let change = match read(table, &row) {
@@ -296,6 +299,7 @@ impl Walk<'_> {
         for chunk in decided.chunks(usize::try_from(PAGE).unwrap_or(1)) {
             self.place(chunk).await?;
         }
+        (self.looked)(table, count);
         Ok(())
     }
 

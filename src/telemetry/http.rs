@@ -18,13 +18,26 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::flow::flow;
+use super::lately::Latency;
 use super::metrics::Telemetry;
-use super::status::{holders, skew};
+use super::recent::Decided;
+use super::status::{Status, holders, skew};
 use crate::pipeline::Outcome;
 
 /// Older ticks mean that a loop hangs. Longer than anything that blocks the polling thread on purpose: a revocation takes at
 /// most 10 s, the commit in it another 10, the look-ups of an assignment about a minute.
 pub const STALE: Duration = Duration::from_secs(120);
+
+/// What a worker serves in any case.
+pub fn routes(telemetry: Arc<Telemetry>) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/statusz", get(statusz))
+        .route("/metrics", get(metrics))
+        .with_state(telemetry)
+}
 
 /// Serves until `shutdown`.
 ///
@@ -32,28 +45,22 @@ pub const STALE: Duration = Duration::from_secs(120);
 /// When the address cannot be bound.
 pub async fn serve(
     address: SocketAddr,
-    telemetry: Arc<Telemetry>,
+    routes: Router,
     shutdown: CancellationToken,
 ) -> std::io::Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
-    let routes = Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/statusz", get(statusz))
-        .route("/metrics", get(metrics))
-        .with_state(telemetry);
     let serving = axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned());
     let task = tokio::spawn(async move {
         if let Err(error) = serving.await {
-            tracing::error!(%error, "health endpoints ended");
+            tracing::error!(%error, "the endpoints ended");
         }
     });
     Ok((bound, task))
 }
 
 /// What keeps the process from being live.
-fn not_live(telemetry: &Telemetry) -> Vec<String> {
+pub(super) fn not_live(telemetry: &Telemetry) -> Vec<String> {
     let (poll, tick) = telemetry.ages();
     let mut problems = Vec::new();
     if poll > STALE {
@@ -81,6 +88,13 @@ fn not_ready(telemetry: &Telemetry) -> Vec<String> {
     if status.draining {
         problems.push("draining".to_owned());
     }
+    problems.extend(stands(telemetry, &status));
+    problems
+}
+
+/// Who waits for an operator.
+pub(super) fn stands(telemetry: &Telemetry, status: &Status) -> Vec<String> {
+    let mut problems = Vec::new();
     for consumer in &status.consumers {
         if let Some(reason) = &consumer.standing_still {
             problems.push(format!("{} stands still: {reason}", consumer.consumer.name()));
@@ -149,6 +163,9 @@ pub fn status_json(telemetry: &Telemetry) -> serde_json::Value {
             "lag": lag,
             "in_flight": telemetry.in_flight(consumer.consumer),
             "outcomes": BTreeMap::from(outcomes),
+            "rates": telemetry.rates(consumer.consumer).map(|(label, rate)| (label, rounded(rate))).into_iter().collect::<BTreeMap<_, _>>(),
+            "latency_ms": telemetry.latency(consumer.consumer).map(latency_json),
+            "last_error": telemetry.last_error(consumer.consumer.name()),
         })
     });
     let partitions = status.partitions.iter().map(|partition| {
@@ -180,6 +197,8 @@ pub fn status_json(telemetry: &Telemetry) -> serde_json::Value {
     });
     serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "now_ms": now_ms(telemetry, &status),
+        "flow": flow(telemetry),
         "ready": problems.is_empty(),
         "problems": problems,
         "joined": status.joined,
@@ -188,7 +207,67 @@ pub fn status_json(telemetry: &Telemetry) -> serde_json::Value {
         "consumers": consumers.collect::<Vec<_>>(),
         "partitions": partitions.collect::<Vec<_>>(),
         "halted": halted.collect::<Vec<_>>(),
+        "undecodable": telemetry.last_error("decode"),
+        "source": source_json(telemetry),
+        "recent": recent_json(telemetry, &status),
     })
+}
+
+/// The time by which the others are told.
+fn now_ms(telemetry: &Telemetry, status: &Status) -> i64 {
+    let (_, since) = telemetry.ages();
+    let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    status
+        .ticked_ms
+        .saturating_add(if status.ticked_ms > 0 { since } else { 0 })
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
+fn latency_json(latency: Latency) -> serde_json::Value {
+    let ms = |seconds: f64| rounded(seconds * 1000.0);
+    serde_json::json!({
+        "events": latency.events,
+        "p50": ms(latency.p50),
+        "p95": ms(latency.p95),
+        "p99": ms(latency.p99),
+    })
+}
+
+/// The last look at the source; null if nobody looks.
+fn source_json(telemetry: &Telemetry) -> Option<serde_json::Value> {
+    let (at_ms, report) = telemetry.last_look()?;
+    let findings = report.findings.iter().map(|finding| {
+        serde_json::json!({
+            "id": finding.id.name(),
+            "area": finding.id.area(),
+            "severity": finding.severity,
+            "what": finding.what,
+            "evidence": finding.evidence,
+            "fix": finding.fix,
+        })
+    });
+    Some(serde_json::json!({ "looked_ms": at_ms, "findings": findings.collect::<Vec<_>>() }))
+}
+
+/// Some of what ended lately, newest first; of a row its id and nothing else.
+fn recent_json(telemetry: &Telemetry, status: &Status) -> Vec<serde_json::Value> {
+    let told = |one: &Decided| {
+        serde_json::json!({
+            "at_ms": one.at_ms,
+            "consumer": one.consumer,
+            "topic": status.topic(one.place.topic),
+            "partition": one.place.partition,
+            "offset": one.offset,
+            "table": one.row.as_ref().map(|(table, _)| *table),
+            "row": one.row.as_ref().map(|(_, id)| id),
+            "outcome": one.outcome,
+            "reason": one.reason,
+        })
+    };
+    telemetry.recent().iter().map(told).collect()
 }
 
 /// The Kafka client and the loops.

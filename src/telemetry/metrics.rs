@@ -11,6 +11,7 @@ use opentelemetry::metrics::{Counter, Gauge, Histogram, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use tokio::sync::watch;
 
+use super::lately::{Latency, SECONDS};
 use super::names;
 use super::observed::{Observed, consumer_label, observe};
 use super::otlp::{self, Push, PushError, TracePush};
@@ -25,11 +26,6 @@ use crate::pipeline::Outcome;
 use crate::postgres::LedgerError;
 use crate::reconcile::{Ended, Kind};
 use crate::record::TopicPartition;
-
-/// Seconds: from a loopback answer to a night of back-off.
-const SECONDS: [f64; 15] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0,
-];
 
 /// For the spans that wait at the end.
 const LAST_PUSH: Duration = Duration::from_secs(5);
@@ -75,7 +71,7 @@ pub struct Telemetry {
     reconciler_findings: Gauge<u64>,
     effects_overdue: Gauge<i64>,
     looks: Looks,
-    seen: Arc<Observed>,
+    pub(super) seen: Arc<Observed>,
 }
 
 /// Why the instruments cannot be made.
@@ -294,7 +290,8 @@ impl Telemetry {
         self.outcomes
             .add(records, &[consumer_label(consumer), KeyValue::new("outcome", outcome)]);
         let label = Outcome::LABELS.iter().position(|label| *label == outcome);
-        let row = consumer.and_then(|consumer| self.seen.outcomes.get(consumer.index()));
+        self.seen.ended();
+        let row = consumer.and_then(|consumer| self.seen.lately.outcomes.get(consumer.index()));
         if let Some(count) = row.zip(label).and_then(|(row, label)| row.get(label)) {
             count.fetch_add(records, Ordering::Relaxed);
         }
@@ -304,7 +301,7 @@ impl Telemetry {
     #[must_use]
     pub fn outcomes(&self, consumer: Consumer, outcome: &str) -> u64 {
         let label = Outcome::LABELS.iter().position(|label| *label == outcome);
-        let row = self.seen.outcomes.get(consumer.index());
+        let row = self.seen.lately.outcomes.get(consumer.index());
         row.zip(label)
             .and_then(|(row, label)| row.get(label))
             .map_or(0, |count| count.load(Ordering::Relaxed))
@@ -342,6 +339,7 @@ impl Telemetry {
     }
 
     pub fn accepted(&self, consumer: Consumer, since_commit: Duration) {
+        self.seen.lately.took(consumer, since_commit);
         self.latency
             .record(since_commit.as_secs_f64(), &[consumer_label(Some(consumer))]);
     }
@@ -483,6 +481,28 @@ impl Telemetry {
     #[must_use]
     pub fn ages(&self) -> (Duration, Duration) {
         (self.seen.poll_age(), self.seen.tick_age())
+    }
+
+    /// How long no record has ended.
+    #[must_use]
+    pub fn still_for(&self) -> Duration {
+        self.seen.still_for()
+    }
+
+    /// Records of a consumer a second, by outcome, in the last minute.
+    #[must_use]
+    pub fn rates(&self, consumer: Consumer) -> [(&'static str, f64); Outcome::LABELS.len()] {
+        let rates = self.seen.lately.rates(consumer);
+        std::array::from_fn(|at| {
+            let label = Outcome::LABELS.get(at).copied().unwrap_or_default();
+            (label, rates.get(at).copied().unwrap_or_default())
+        })
+    }
+
+    /// From the commit in Postgres until the event was accepted, in the last minute; `None` if none was.
+    #[must_use]
+    pub fn latency(&self, consumer: Consumer) -> Option<Latency> {
+        self.seen.lately.latency(consumer)
     }
 
     /// The longest that a partition with something uncommitted has waited for a confirmed commit.

@@ -2,21 +2,27 @@
 //! for what nobody sees in time.
 //!
 //! Takes what happened, as calls of [`Telemetry`]; gives it as metrics to whoever scrapes and, by OTLP, to whoever is
-//! configured, from the same instruments. It never waits for the pipeline or the client, and no row value, payload or
-//! secret ever comes here.
+//! configured, from the same instruments, and what ended lately to whoever looks. It never waits for the pipeline or the
+//! client; of a row only its id ever comes here, of a payload or a secret nothing.
 
+mod flow;
 pub mod http;
+mod lately;
 pub mod logging;
 mod metrics;
 pub mod names;
 mod observed;
 mod otlp;
+mod recent;
 mod source;
 mod status;
 mod traces;
 pub mod watchdog;
 
+pub use flow::{Flow, State, flow};
+pub use lately::Latency;
 pub use metrics::{InFlight, Telemetry, TelemetryError};
 pub use otlp::{Push, PushError, TracePush};
+pub use recent::{Decided, LastError};
 pub use status::{ConsumerStatus, Group, Halted, Status};
 pub use traces::{BatchSpan, Stage, StageSpan, Traces};

@@ -12,10 +12,11 @@ use opentelemetry::metrics::Meter;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::lately::Lately;
 use super::names;
+use super::recent::Recent;
 use super::status::{Group, Halted, Status, skew};
 use crate::consumers::Consumer;
-use crate::pipeline::Outcome;
 use crate::progress::ConsumerSet;
 use crate::record::TopicPartition;
 
@@ -24,12 +25,15 @@ pub(super) struct Observed {
     /// Monotonic: an age must not jump with the time of day.
     started: Instant,
     pub(super) status: watch::Sender<Arc<Status>>,
-    pub(super) outcomes: [[AtomicU64; Outcome::LABELS.len()]; Consumer::ALL.len()],
+    pub(super) lately: Lately,
+    pub(super) recent: Recent,
     in_flight: [AtomicU64; Consumer::ALL.len()],
     short_of_room: AtomicBool,
     /// When the loops last went round, in ms since `started`.
     polled: AtomicU64,
     ticked: AtomicU64,
+    /// When a record last ended, in the same way.
+    ended: AtomicU64,
     slow: Mutex<Slow>,
 }
 
@@ -48,11 +52,13 @@ impl Observed {
         Self {
             started: Instant::now(),
             status: watch::Sender::new(Arc::new(Status::starting())),
-            outcomes: Default::default(),
+            lately: Lately::default(),
+            recent: Recent::default(),
             in_flight: Default::default(),
             short_of_room: AtomicBool::new(false),
             polled: AtomicU64::new(0),
             ticked: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             slow: Mutex::default(),
         }
     }
@@ -79,6 +85,14 @@ impl Observed {
         self.age(&self.polled)
     }
 
+    pub(super) fn ended(&self) {
+        self.beat(&self.ended);
+    }
+
+    pub(super) fn still_for(&self) -> Duration {
+        self.age(&self.ended)
+    }
+
     pub(super) fn tick_age(&self) -> Duration {
         self.age(&self.ticked)
     }
@@ -86,6 +100,7 @@ impl Observed {
     pub(super) fn published(&self, status: Status) {
         if status.ticked_ms > 0 {
             self.beat(&self.ticked);
+            self.lately.tick();
         }
         {
             let now = Instant::now();

@@ -8,10 +8,13 @@ use crm_event_processors::consumers::Consumer;
 use crm_event_processors::inngest::Answer;
 use crm_event_processors::telemetry::{Telemetry, names};
 
+use super::deploy::yaml;
 use super::tidy::{anchors, assert_none, quoted, read};
 
+const RULES: &str = "observability/alerts.yaml";
+
 /// Every series name of a scrape, of instruments that have something to show.
-fn scraped() -> BTreeSet<String> {
+pub(super) fn scraped() -> BTreeSet<String> {
     let telemetry = Telemetry::new().expect("instruments");
     let second = Duration::from_secs(1);
     telemetry.accepted(Consumer::Tier, second);
@@ -28,7 +31,7 @@ fn scraped() -> BTreeSet<String> {
 }
 
 /// The words of the rules that are our metrics.
-fn metrics_of(rules: &str) -> BTreeSet<String> {
+pub(super) fn metrics_of(rules: &str) -> BTreeSet<String> {
     let code = rules.lines().filter(|line| !line.trim_start().starts_with('#'));
     let words = code.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
     let ours = words.filter(|word| word.starts_with("crm_"));
@@ -38,7 +41,7 @@ fn metrics_of(rules: &str) -> BTreeSet<String> {
 #[test]
 fn every_metric_that_an_alert_names_is_in_a_scrape() {
     let scraped = scraped();
-    let named = metrics_of(&read("docs/alerts.yaml"));
+    let named = metrics_of(&read(RULES));
     assert!(named.len() > 10, "only {named:?}");
     let unknown = named.difference(&scraped).cloned();
     assert_none(&unknown.collect::<Vec<_>>());
@@ -60,9 +63,36 @@ fn every_metric_that_has_a_name_is_in_a_scrape_and_no_other_is() {
     assert_eq!(shown, known);
 }
 
+/// `make test-alerts` runs the cases. An alert without any would pass it.
+#[test]
+fn every_alert_has_a_case_that_makes_it_fire_and_one_that_does_not() {
+    let rules = yaml(RULES);
+    let groups = rules["groups"].as_array().expect("groups");
+    let rules = groups
+        .iter()
+        .flat_map(|group| group["rules"].as_array().expect("rules"));
+    let alerts: BTreeSet<&str> = rules.map(|rule| rule["alert"].as_str().expect("a name")).collect();
+    let tests = yaml("observability/alerts_test.yaml");
+    let tests = tests["tests"].as_array().expect("tests");
+    let (mut fire, mut rest) = (BTreeSet::new(), BTreeSet::new());
+    for case in tests
+        .iter()
+        .flat_map(|test| test["alert_rule_test"].as_array().expect("cases"))
+    {
+        let expected = case["exp_alerts"].as_array().expect("what is expected");
+        let side = if expected.is_empty() { &mut rest } else { &mut fire };
+        side.insert(case["alertname"].as_str().expect("a name"));
+    }
+    assert_eq!(fire, alerts, "that fire");
+    assert_eq!(rest, alerts, "that do not");
+    let makefile = read("Makefile");
+    let test = makefile.lines().find(|line| line.starts_with("test: "));
+    assert!(test.expect("the recipe").contains(" test-alerts "));
+}
+
 #[test]
 fn every_alert_leads_to_a_chapter_of_the_runbook() {
-    let rules = read("docs/alerts.yaml");
+    let rules = read(RULES);
     let known = anchors(&read("docs/runbook.md"));
     let alerts = rules
         .lines()
@@ -125,7 +155,7 @@ fn every_command_of_the_runbook_is_one() {
 fn every_chapter_that_an_alert_leads_to_has_a_command() {
     let runbook = read("docs/runbook.md");
     let chapters = chapters(&runbook);
-    let rules = read("docs/alerts.yaml");
+    let rules = read(RULES);
     let lacking = rules
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("runbook: docs/runbook.md#"))

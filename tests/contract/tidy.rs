@@ -102,6 +102,7 @@ fn documents() -> Vec<File> {
         "",
         "connectors",
         "deploy",
+        "observability",
         "schemas",
         "stack",
         "workflows",
@@ -429,6 +430,7 @@ fn every_path_that_a_document_names_exists() {
         "schemas/",
         "connectors/",
         "deploy/",
+        "observability/",
         "stack/",
         "workflows/",
     ];

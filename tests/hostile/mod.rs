@@ -10,6 +10,7 @@ mod secrets;
 #[path = "../../fuzz/targets/mod.rs"]
 mod targets;
 mod text;
+mod worker;
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -64,7 +64,7 @@ fn commands() -> Vec<(String, clap::Command)> {
 /// What makes a command do what it is there for.
 fn arguments(command: &str) -> &'static [&'static str] {
     match command {
-        "run" | "config" | "migrate" | "healthcheck" | "version" | "dlq list" => &[],
+        "run" | "config" | "console" | "status" | "migrate" | "healthcheck" | "version" | "dlq list" => &[],
         "demo" => &["--events", "200"],
         "explain" => &["--purchase", "p-1"],
         "check" => &["--send-test-event"],

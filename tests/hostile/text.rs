@@ -13,9 +13,9 @@ use crate::kafka::cluster::{Cluster, PATIENCE, Raw, purchases};
 use crate::postgres::Database;
 
 /// Clears the screen, begins a line of its own, colours, and turns round what follows; in old and new ways.
-const HOSTILE: &str = "a\u{1b}[2J\nlevel=ERROR forged\r\u{9b}31m\u{202e}\u{200b}\u{2028}z";
+pub(super) const HOSTILE: &str = "a\u{1b}[2J\nlevel=ERROR forged\r\u{9b}31m\u{202e}\u{200b}\u{2028}z";
 
-fn assert_inert(what: &str, text: &str) {
+pub(super) fn assert_inert(what: &str, text: &str) {
     let found = text.char_indices().find(|(_, c)| steers(*c));
     assert_eq!(found, None, "{what}: {text:?}");
     let forged = text.lines().find(|line| line.starts_with("level=ERROR"));

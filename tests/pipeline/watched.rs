@@ -1,9 +1,14 @@
 //! What operators see of records on their way.
 
-use crm_event_processors::consumers::Consumer;
-use crm_event_processors::telemetry::http::status_json;
+use std::time::Duration;
 
-use super::harness::{PURCHASES, Purchase, World, patiently};
+use crm_event_processors::consumers::Consumer;
+use crm_event_processors::inngest::Answer;
+use crm_event_processors::inngest::memory::Fault;
+use crm_event_processors::telemetry::http::status_json;
+use serde_json::{Value, json};
+
+use super::harness::{NOW_MS, OTHER_PURCHASES, PURCHASES, Purchase, World, completed, patiently};
 
 /// The value of one series of a scrape.
 fn value(scrape: &str, series: &[&str]) -> Option<u64> {
@@ -57,5 +62,123 @@ async fn whoever_holds_a_committed_offset_is_named_and_the_commit_grows_old() {
     let status = status_json(&worker.telemetry);
     assert_eq!(status["partitions"][0]["held_by"], serde_json::json!([]), "{status}");
     assert_eq!(status["client"]["commit_age_ms"], 0, "{status}");
+    worker.stop().await;
+}
+
+/// What was told last, oldest first: consumer, row, outcome and reason.
+fn told(status: &Value) -> Vec<[Value; 4]> {
+    let recent = status["recent"].as_array().expect("a list");
+    let fields = |one: &Value| ["consumer", "row", "outcome", "reason"].map(|name| one[name].clone());
+    let mut told: Vec<_> = recent.iter().map(fields).collect();
+    told.reverse();
+    told
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_became_of_a_record_is_told_with_its_reason_and_of_its_row_nothing_but_the_id() {
+    let world = World::new();
+    let worker = world
+        .worker_of(&[Consumer::Currency], &[PURCHASES, OTHER_PURCHASES])
+        .await;
+    world.purchase(&Purchase::completed("p-1", 10));
+    world.all_committed(PURCHASES).await;
+    let pending = Purchase {
+        status: "pending",
+        ..Purchase::completed("p-2", 11)
+    };
+    world.purchase(&pending);
+    world.all_committed(PURCHASES).await;
+    // The connector repeats itself, and somebody writes nonsense.
+    world.purchase(&Purchase::completed("p-1", 10));
+    world.all_committed(PURCHASES).await;
+    world.raw(OTHER_PURCHASES, "{\u{1b}[2J");
+    world.all_committed(OTHER_PURCHASES).await;
+    let status = status_json(&worker.telemetry);
+    let expected = [
+        [json!("currency"), json!("p-1"), json!("delivered"), json!("scheduled")],
+        [json!("currency"), json!("p-2"), json!("ignored"), json!("pending")],
+        [json!("currency"), json!("p-1"), json!("duplicate"), json!("scheduled")],
+        [json!("decode"), Value::Null, json!("dead_lettered"), json!("not_json")],
+    ];
+    assert_eq!(told(&status), expected, "{status}");
+    let letter = &status["recent"][0];
+    assert_eq!(letter["topic"], "crm.public.purchase_ledger");
+    assert_eq!((&letter["partition"], &letter["offset"]), (&json!(1), &json!(0)));
+    assert_eq!(
+        letter["at_ms"].as_i64().map(|at_ms| at_ms >= NOW_MS),
+        Some(true),
+        "{letter}"
+    );
+    assert_eq!(status["undecodable"]["target"], "record", "{status}");
+    // Of the purchases: no member, no merchant, no amount.
+    let recent = status["recent"].to_string();
+    for value in ["u-1", "m-any", "100.00"] {
+        assert!(!recent.contains(value), "{recent}");
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_batch_that_ended_alike_one_record_is_told() {
+    let world = World::new();
+    for lsn in 1..=300 {
+        world.raw(PURCHASES, &completed(&format!("p-{lsn}"), lsn));
+    }
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    world.all_committed(PURCHASES).await;
+    let told = told(&status_json(&worker.telemetry)).len();
+    assert!((1..=16).contains(&told), "{told} of 300");
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_is_refused_is_stuck_says_why_and_flows_again() {
+    let world = World::new();
+    let refused = || Answer::Refused {
+        status: 401,
+        detail: "no such key".to_owned(),
+    };
+    world.inngest.faults().push(Fault::Answer(refused()));
+    let worker = world.worker_of(&[Consumer::Currency], &[PURCHASES]).await;
+    world.purchase(&Purchase::completed("p-1", 10));
+    worker
+        .wait_until(|status| status.consumers.iter().any(|one| one.standing_still.is_some()))
+        .await;
+    let status = status_json(&worker.telemetry);
+    assert_eq!(status["flow"]["state"], "stuck", "{status}");
+    let why = status["flow"]["why"][0].as_str().expect("a reason");
+    assert!(why.starts_with("currency stands still: "), "{why}");
+    let error = &status["consumers"][0]["last_error"];
+    assert_eq!(error["target"], "inngest", "{status}");
+    assert_eq!(error["detail"], "no such key", "{status}");
+    assert_eq!(status["consumers"][0]["latency_ms"], Value::Null, "{status}");
+    // The probe gets through after a minute.
+    world.all_committed(PURCHASES).await;
+    worker
+        .wait_until(|status| status.consumers.iter().all(|one| one.standing_still.is_none()))
+        .await;
+    let status = status_json(&worker.telemetry);
+    assert_eq!(status["flow"]["state"], "flowing", "{status}");
+    assert_eq!(status["consumers"][0]["latency_ms"]["events"], 1, "{status}");
+    assert_eq!(
+        status["consumers"][0]["last_error"]["detail"], "no such key",
+        "it stays"
+    );
+    let mut ticks = worker.telemetry.watch();
+    for _ in 0..4 * 90 {
+        ticks.changed().await.expect("ticks");
+    }
+    let status = status_json(&worker.telemetry);
+    assert_eq!(status["flow"]["state"], "idle", "{status}");
+    assert_eq!(
+        status["consumers"][0]["latency_ms"],
+        Value::Null,
+        "the last minute was quiet"
+    );
+    let now_ms = status["now_ms"].as_i64().expect("a time");
+    assert!(
+        now_ms > NOW_MS + i64::try_from(Duration::from_secs(90).as_millis()).expect("small"),
+        "{status}"
+    );
     worker.stop().await;
 }

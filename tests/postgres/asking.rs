@@ -412,3 +412,38 @@ async fn a_voucher_is_explained_without_its_code() {
     }
     db.done().await;
 }
+
+/// What a command shows on a terminal besides its result: `script` is one.
+async fn shown(db: &Database, arguments: &str) -> String {
+    let command = format!("{} {arguments} >/dev/null", env!("CARGO_BIN_EXE_crm-event-processors"));
+    let output = Command::new("/usr/bin/script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .env_clear()
+        .envs([
+            ("DATABASE_URL", db.url().as_str()),
+            ("TERM", "xterm"),
+            ("PATH", "/usr/bin:/bin"),
+        ])
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .expect("a terminal");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    // What it found is not the question here.
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{arguments}: {text}");
+    text
+}
+
+#[tokio::test]
+async fn on_a_terminal_a_long_command_shows_how_far_it_is_and_beside_json_nothing() {
+    let db = database().await;
+    settled(&db, "p-1").await;
+    for (command, what) in [("reconcile", "purchase_ledger"), ("migrate", "migrating")] {
+        let text = shown(&db, command).await;
+        assert!(text.contains(what), "{command}: {text}");
+        assert_eq!(shown(&db, &format!("{command} --format json")).await, "", "{command}");
+        // In a pipe.
+        assert_eq!(ask(&db, &[command], &[]).await.err, "", "{command}");
+    }
+    db.done().await;
+}

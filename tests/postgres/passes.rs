@@ -218,7 +218,7 @@ async fn redeliver(world: &World) -> Balance {
         now: ports.clock.now(),
         redeliver: Some(Outbox::from(ports)),
     };
-    balance(&question).await.expect("a balance")
+    balance(&question, &|_, _| {}).await.expect("a balance")
 }
 
 #[tokio::test]

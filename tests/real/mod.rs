@@ -7,6 +7,7 @@
 mod broker;
 mod check;
 mod connectors;
+mod console;
 mod consumer_sets;
 mod grants;
 mod letters;
@@ -15,6 +16,7 @@ mod members;
 mod outages;
 mod path;
 mod pressure;
+mod prometheus;
 mod replays;
 mod secure;
 mod settled;

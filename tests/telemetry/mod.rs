@@ -1,7 +1,9 @@
 //! What operators see and what guards the loops, on a worker with fakes: the push to a collector in this process, the
-//! watchdog over a pipeline that is blocked on purpose.
+//! watchdog over a pipeline that is blocked on purpose; the console over HTTP, `status` on a terminal.
 
+mod console;
 pub(crate) mod push;
+mod terminal;
 mod watchdog;
 
 use std::collections::BTreeSet;

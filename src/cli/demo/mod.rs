@@ -19,13 +19,13 @@ mod tickets;
 mod worker;
 mod workload;
 
-use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
+use super::progress::bar;
 use super::{Code, Format, print_json};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Secret, topic};
@@ -305,16 +305,7 @@ struct Show {
 
 impl Show {
     fn new(options: &Options) -> Self {
-        let quiet = options.format == Format::Json || !std::io::stderr().is_terminal();
-        let target = if quiet {
-            ProgressDrawTarget::hidden()
-        } else {
-            ProgressDrawTarget::stderr()
-        };
-        let bar = ProgressBar::with_draw_target(Some(options.events), target);
-        let style = ProgressStyle::with_template("{msg:>16} {wide_bar} {human_pos}/{human_len} {per_sec} {elapsed}");
-        bar.set_style(style.unwrap_or_else(|_invalid| ProgressStyle::default_bar()));
-        bar.set_message("first worker");
+        let bar = bar(options.events, options.format, "first worker");
         Self { bar }
     }
 

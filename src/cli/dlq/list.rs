@@ -54,7 +54,7 @@ struct Group {
 }
 
 #[derive(Debug, PartialEq, Eq, serde::Serialize)]
-struct One {
+pub(super) struct One {
     place: Place,
     #[serde(flatten)]
     provenance: Provenance,
@@ -67,11 +67,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     let filter = options.selection.filter();
     let drawer = drawer(&letters, options.selection.queue())?;
     let open = drawer.wanted(&filter);
-    let one = |(place, provenance): (&Place, &Provenance)| One {
-        place: *place,
-        provenance: provenance.clone(),
-        mark: None,
-    };
     let handled = drawer
         .handled
         .iter()
@@ -79,11 +74,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     let report = Report {
         letters: open.len(),
         groups: groups(&open),
-        each: if options.each {
-            open.iter().map(one).collect()
-        } else {
-            Vec::new()
-        },
+        each: if options.each { each(&open) } else { Vec::new() },
         handled: handled
             .map(|(place, (provenance, mark))| One {
                 place: *place,
@@ -98,6 +89,15 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
         Format::Text => print(&report, options, SystemClock.now_ms()),
     }
     Ok(Code::Ok)
+}
+
+pub(super) fn each(open: &BTreeMap<Place, Provenance>) -> Vec<One> {
+    let one = |(place, provenance): (&Place, &Provenance)| One {
+        place: *place,
+        provenance: provenance.clone(),
+        mark: None,
+    };
+    open.iter().map(one).collect()
 }
 
 fn groups(open: &BTreeMap<Place, Provenance>) -> Vec<Group> {

@@ -13,11 +13,14 @@ mod show;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Code;
+use serde_json::{Value, json};
+
+use super::explain::DEMO_NOTE;
 use super::replay::flags::KafkaFlags;
-use crate::config::Letters;
+use super::{Code, Format};
+use crate::config::{Flags, Letters};
 use crate::dead_letters::Queue;
-use crate::dead_letters::filed::{Drawer, Place};
+use crate::dead_letters::filed::{Drawer, Filter, Place};
 use crate::kafka::{Edge, Reader, Span, StartError, Step};
 use crate::record::RecordView;
 
@@ -40,6 +43,34 @@ pub(super) fn run(command: &Command) -> anyhow::Result<Code> {
         Command::Replay(options) => replay::run(options),
         Command::Drop(options) => drop::run(options),
     }
+}
+
+pub(super) use show::How;
+
+/// The open letters that are wanted, those that were written first, and how many there are of them. For the console.
+pub(super) fn told(letters: &Letters, filter: Filter) -> anyhow::Result<Value> {
+    let drawer = drawer(letters, filter.queue)?;
+    let shown = list::each(&drawer.wanted(&filter));
+    let all = Filter { limit: None, ..filter };
+    let open = drawer.open.iter().filter(|(place, letter)| all.wants(place, letter));
+    Ok(json!({ "open": open.count(), "letters": shown, "foreign": drawer.foreign.len() }))
+}
+
+/// One letter, decoded. For the console.
+pub(super) fn told_one(letters: &Letters, place: Place, how: &How, kafka: &Flags) -> anyhow::Result<Value> {
+    let (mut explainer, is_demo) = how.explainer(kafka)?;
+    let found = show::find(letters, place, Format::Text, &mut explainer)?;
+    let provenance = found.letter(place)?;
+    let explained = String::from_utf8_lossy(&found.explanation);
+    Ok(json!({
+        "place": place,
+        "provenance": provenance,
+        "mark": found.mark,
+        "headers": found.headers,
+        "value": found.value,
+        "explained": explained,
+        "note": is_demo.then_some(DEMO_NOTE),
+    }))
 }
 
 /// Who did it, for the mark.

@@ -27,6 +27,18 @@ pub(in crate::cli) struct Options {
     /// The letter's place, as `dlq list --each` prints it: `currency/0/17`.
     #[arg(value_name = "PLACE")]
     place: Place,
+    #[command(flatten)]
+    how: How,
+    /// For people, or one JSON object.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    kafka: KafkaFlags,
+}
+
+/// By what a letter's record is explained.
+#[derive(Debug, Clone, clap::Args)]
+pub(in crate::cli) struct How {
     /// The loyalty programs (JSON). Without it the demo's program decides.
     #[arg(long, env = "PROGRAM_FILE", value_name = "FILE")]
     program_file: Option<String>,
@@ -36,21 +48,28 @@ pub(in crate::cli) struct Options {
     /// Rows created before this instant (RFC 3339) are ignored.
     #[arg(long, env = "LEDGER_EFFECTIVE_FROM", value_name = "TIME")]
     ledger_effective_from: Option<String>,
-    /// For people, or one JSON object.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-    #[command(flatten)]
-    kafka: KafkaFlags,
 }
 
 /// What was found at the place and behind it.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     filed: Option<Filed>,
-    mark: Option<Mark>,
-    value: Option<String>,
-    headers: Vec<(String, String)>,
-    explanation: Vec<u8>,
+    pub(super) mark: Option<Mark>,
+    pub(super) value: Option<String>,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) explanation: Vec<u8>,
+}
+
+impl Found {
+    /// The letter; or why it is none.
+    pub(super) fn letter(&self, place: Place) -> Result<&Provenance, Usage> {
+        match &self.filed {
+            Some(Filed::Letter(provenance)) => Ok(provenance),
+            Some(Filed::Mark(_)) => Err(Usage(format!("{place} is the mark of another letter"))),
+            Some(Filed::Foreign(why)) => Err(Usage(format!("{place} is no letter: {why}"))),
+            None => Err(Usage(format!("nothing lies at {place}"))),
+        }
+    }
 }
 
 #[derive(serde::Serialize)]
@@ -66,14 +85,9 @@ struct Shown<'a> {
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     let letters = settings(&options.kafka)?;
-    let (mut explainer, is_demo) = explainer(options)?;
-    let found = find(&letters, options, &mut explainer)?;
-    let provenance = match &found.filed {
-        Some(Filed::Letter(provenance)) => provenance,
-        Some(Filed::Mark(_)) => return Err(Usage(format!("{} is the mark of another letter", options.place)).into()),
-        Some(Filed::Foreign(why)) => return Err(Usage(format!("{} is no letter: {why}", options.place)).into()),
-        None => return Err(Usage(format!("nothing lies at {}", options.place)).into()),
-    };
+    let (mut explainer, is_demo) = options.how.explainer(&options.kafka.flags())?;
+    let found = find(&letters, options.place, options.format, &mut explainer)?;
+    let provenance = found.letter(options.place)?;
     match options.format {
         Format::Json => {
             let explanation: &RawValue = serde_json::from_slice(&found.explanation).context("the explanation")?;
@@ -101,24 +115,31 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     Ok(Code::Ok)
 }
 
-fn explainer(options: &Options) -> anyhow::Result<(Explainer, bool)> {
-    let deciding = Deciding::from_flags(&Flags {
-        program_file: options.program_file.clone(),
-        decimal_mode: options.decimal_mode.clone(),
-        ledger_effective_from: options.ledger_effective_from.clone(),
-        ..options.kafka.flags()
-    })?;
-    let (programs, is_demo) = match &deciding.program_file {
-        Some(path) => (read_programs(path)?, false),
-        None => (Programs::from_json(DEMO_PROGRAM).context("the demo's program")?, true),
-    };
-    let rules = Rules::new(Arc::new(programs), deciding.effective_from);
-    Ok((Explainer::new(&deciding, rules, SystemClock.now()), is_demo))
+impl How {
+    /// And whether it explains by the demo's program, because no other is known.
+    pub(in crate::cli) fn explainer(&self, kafka: &Flags) -> anyhow::Result<(Explainer, bool)> {
+        let deciding = Deciding::from_flags(&Flags {
+            program_file: self.program_file.clone(),
+            decimal_mode: self.decimal_mode.clone(),
+            ledger_effective_from: self.ledger_effective_from.clone(),
+            ..kafka.clone()
+        })?;
+        let (programs, is_demo) = match &deciding.program_file {
+            Some(path) => (read_programs(path)?, false),
+            None => (Programs::from_json(DEMO_PROGRAM).context("the demo's program")?, true),
+        };
+        let rules = Rules::new(Arc::new(programs), deciding.effective_from);
+        Ok((Explainer::new(&deciding, rules, SystemClock.now()), is_demo))
+    }
 }
 
 /// Reads from the letter to the end of its partition: its mark is behind it.
-fn find(letters: &Letters, options: &Options, explainer: &mut Explainer) -> anyhow::Result<Found> {
-    let place = options.place;
+pub(super) fn find(
+    letters: &Letters,
+    place: Place,
+    format: Format,
+    explainer: &mut Explainer,
+) -> anyhow::Result<Found> {
     let reader = Reader::new(letters.asker.clone())?;
     let topic = place.queue.topic(&letters.topic_prefix);
     let spans = reader.spans(&topic, Some(place.partition), Edge::Offset(place.offset), Edge::Log)?;
@@ -147,7 +168,7 @@ fn find(letters: &Letters, options: &Options, explainer: &mut Explainer) -> anyh
                 Queue::Consumer(consumer) => vec![consumer],
             };
             let explanation = explainer.explain_record(&own, &consumers);
-            written = match options.format {
+            written = match format {
                 Format::Text => text::write(&mut found.explanation, 1, &explanation),
                 Format::Json => json::write(&mut found.explanation, 1, &explanation),
             };

@@ -1,13 +1,10 @@
 //! The worker's pipeline for a command: the same ports as `run`, but for where records come from and dead letters go.
 
-use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Format;
 use crate::cli::run::{COMMIT_INTERVAL, MAX_BYTES, MAX_RECORDS, knowledge, read_programs};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Flags, OldRecords, Problems, Settings, Way};
@@ -183,18 +180,4 @@ fn trouble(status: &Status) -> Option<Stopped> {
             Some(Stopped::Halted(format!("{name} is halted: {halted}")))
         })
     })
-}
-
-/// A bar on a terminal; nothing in a pipe.
-pub(in crate::cli) fn bar(length: u64, format: Format, what: &'static str) -> ProgressBar {
-    let target = if format == Format::Json || !std::io::stderr().is_terminal() {
-        ProgressDrawTarget::hidden()
-    } else {
-        ProgressDrawTarget::stderr()
-    };
-    let bar = ProgressBar::with_draw_target(Some(length), target);
-    let style = ProgressStyle::with_template("{msg:>16} {wide_bar} {human_pos}/{human_len} {per_sec} {elapsed}");
-    bar.set_style(style.unwrap_or_else(|_invalid| ProgressStyle::default_bar()));
-    bar.set_message(what);
-    bar
 }

@@ -20,9 +20,10 @@ use indicatif::ProgressBar;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use self::engine::{Engine, Stopped, bar};
+use self::engine::{Engine, Stopped};
 use self::flags::{KafkaFlags, WorkFlags};
 use self::position::{Asked, PartPosition, Position};
+use super::progress::bar;
 use super::run::stop_on_signal;
 use super::{Code, Format, Usage, print_json};
 use crate::config::topic;

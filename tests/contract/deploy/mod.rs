@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use super::tidy::read;
 
 /// YAML as JSON. `off` and `yes` are texts, as for everybody who reads these files.
-fn yaml(path: &str) -> Value {
+pub(super) fn yaml(path: &str) -> Value {
     let options = serde_saphyr::options! { strict_booleans: true };
     serde_saphyr::from_str_with_options(&read(path), options).unwrap_or_else(|error| panic!("{path}: {error}"))
 }

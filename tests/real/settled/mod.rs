@@ -8,6 +8,7 @@
 
 mod calls;
 mod connector;
+mod drawn;
 mod faults;
 mod healed;
 mod rounds;
