@@ -274,7 +274,25 @@ mod tests {
     #[test]
     fn a_status_is_a_screen_that_says_first_how_it_stands_and_why() {
         let shown = lines(&told(), "http://127.0.0.1:8080", None).join("\n");
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @r"
+        STUCK  crm-event-processors 0.1.0 at http://127.0.0.1:8080
+          tier stands still: 401
+
+         consumer  lag  a second  in flight  delivered  ignored     p50     p95    p99
+         tier       40      20.1          2       1200        7  4.3 ms  180 ms  1 min
+         reward      0      20.1          2       1200        7  4.3 ms  180 ms  1 min
+
+         partition           committed  position  in hand  skew  held by  state
+         crm.public.codes/7          5         -        -     -  -        halted
+         crm.public.codes/1         90       100       10    10  tier
+         crm.public.codes/0         90       100        0    10
+
+        last errors
+          tier: inngest, 2 min ago: 401
+
+        source: 1 failed, 0 warnings, 0 not verifiable, 1 ok; looked at 10 s ago
+          failed slot.inactive: nobody reads
+        ");
     }
 
     #[test]
