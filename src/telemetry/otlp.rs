@@ -6,7 +6,6 @@
 //! nothing is repeated, nothing is kept, and the worker never waits for it. Spans of a push that failed are lost.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +20,8 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{PeriodicReader, Temporality};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Url, redirect};
+
+use crate::inert::chain;
 
 /// For the whole request. Below the default interval, so that pushes do not pile up.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -173,7 +174,7 @@ impl Sender {
             .referer(false)
             .timeout(REQUEST_TIMEOUT)
             .build()
-            .map_err(|error| PushError::Client(causes(&error.without_url())))?;
+            .map_err(|error| PushError::Client(chain(&error.without_url())))?;
         Ok(Self {
             what,
             client,
@@ -191,7 +192,7 @@ impl Sender {
         let request = request.body(body);
         // Its timeout needs the runtime's clock already when it is sent.
         let answer = self.runtime.spawn(async move {
-            let answer = request.send().await.map_err(|error| causes(&error.without_url()))?;
+            let answer = request.send().await.map_err(|error| chain(&error.without_url()))?;
             // The body is not read: it says nothing that anybody acts on.
             Ok(answer.status())
         });
@@ -225,16 +226,4 @@ impl HttpClient for Sender {
     {
         Box::pin(self.send(request.into_body()))
     }
-}
-
-/// An error with its causes: the outermost one alone says only that a request failed.
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
