@@ -16,7 +16,7 @@ COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
-    && cargo build --release --locked --bin crm-event-processors \
+    && cargo build --profile dist --locked --bin crm-event-processors \
     && rm -r src
 
 # The migrations and the connector's templates are part of the binary.
@@ -26,11 +26,11 @@ COPY connectors/kafka-connect connectors/kafka-connect
 COPY src src
 # Cargo goes by time stamps, and the copied files may be older than what was built above.
 RUN touch src/lib.rs src/main.rs \
-    && cargo build --release --locked --bin crm-event-processors \
-    && strip target/release/crm-event-processors
+    && cargo build --profile dist --locked --bin crm-event-processors \
+    && strip target/dist/crm-event-processors
 
 FROM gcr.io/distroless/cc-debian13:nonroot
-COPY --from=build /src/target/release/crm-event-processors /usr/local/bin/crm-event-processors
+COPY --from=build /src/target/dist/crm-event-processors /usr/local/bin/crm-event-processors
 # Endpoints are on the loopback address of the container unless HTTP_ADDR says otherwise. Not with HTTP_ADDR=off.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 \
     CMD ["/usr/local/bin/crm-event-processors", "healthcheck"]

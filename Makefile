@@ -1,5 +1,6 @@
 # `make` lists the recipes. People and CI call the same ones.
-# Every cargo call uses the release profile: librdkafka and OpenSSL are built once for demo, tests and benchmarks.
+# Every cargo call uses the release profile, so that librdkafka and OpenSSL are built once for demo and tests; figures are taken of what
+# is shipped, the profile dist, which takes minutes more to build.
 CARGO := cargo
 ARGS ?=
 CHECKS ?= bans licenses sources
@@ -8,7 +9,7 @@ DENY := 0.20.2
 # Most tests wait, for joins, sessions and brokers: with one a core the suite takes twice as long.
 export RUST_TEST_THREADS ?= 6
 
-.PHONY: help demo test sim test-workflows test-inngest test-alerts lint lint-deploy rehearse fence fmt deny explain bench plots soak chaos fuzz stack-up stack-down \
+.PHONY: help demo test sim test-workflows test-inngest test-alerts lint lint-deploy rehearse fence fmt deny explain bench curves instructions plots soak chaos fuzz stack-up stack-down \
 	toolchain fixtures
 
 help: ## list the recipes
@@ -60,12 +61,27 @@ deny: toolchain ## licences, sources and banned crates (installs cargo-deny once
 explain: toolchain ## explain recorded messages; FILE=messages.jsonl (as `kcat -J` prints them)
 	$(CARGO) run --locked --release -- explain $(FILE)
 
-bench: toolchain ## measure the worker against the bare client and the old worker; ARGS="--rounds 5 --format json"
-	$(CARGO) bench --locked --bench allocations --no-run
-	$(CARGO) bench --locked --bench bench -- ratios --node-modules "$$(benches/install old-worker)" $(ARGS)
+bench: target/bench/worker ## measure the worker against the bare client and what else does its job; ARGS="--rounds 5 --format json"
+	$(CARGO) bench --locked --profile dist --bench allocations --no-run
+	peers=$$(benches/install peers) && $(CARGO) bench --locked --profile dist --bench bench -- ratios --worker "$(CURDIR)/$<" --peers "$$peers" $(ARGS)
 
-plots: toolchain ## draw what `make bench` measured, for docs/performance.md
-	$(CARGO) bench --locked --bench bench -- plots $(ARGS)
+curves: target/bench/worker ## measure what a record costs as things grow, how long it takes, start and drain; ARGS="--rounds 3 --only latency"
+	benches/install curves
+	$(CARGO) bench --locked --profile dist --bench bench -- curves --worker "$(CURDIR)/$<" $(ARGS)
+
+# As it is shipped. Cargo gives the worker that it builds with benches what tests ask of its dependencies, and puts it in the same
+# place: this one is put elsewhere.
+.PHONY: target/bench/worker
+target/bench/worker: toolchain
+	$(CARGO) build --locked --profile dist --bin crm-event-processors
+	install -D "$${CARGO_TARGET_DIR:-target}/dist/crm-event-processors" $@
+
+instructions: toolchain ## count the instructions of decode, route, decide and serialise; exits 1 where there are more; ARGS=--accept
+	benches/install instructions
+	$(CARGO) bench --locked --bench instructions -- $(ARGS)
+
+plots: toolchain ## draw what `make bench` and `make curves` measured, for docs/performance.md
+	$(CARGO) bench --locked --profile dist --bench bench -- plots $(ARGS)
 
 soak: toolchain ## the worker under load and disturbances: flat memory, balanced books; ARGS="--minutes 2"
 	benches/install

@@ -1,4 +1,4 @@
-//! `make bench`, `make soak` and `make chaos`: what the worker reaches on this machine, and whether it holds for long and
+//! `make bench`, `make curves`, `make soak` and `make chaos`: what the worker reaches on this machine, and whether it holds for long and
 //! whatever breaks.
 //!
 //! Takes the arguments of either; gives a table, or JSON. Broker and receiver are in this process, the worker measured is
@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to people")]
 
 mod chaos;
+mod curves;
 mod member;
 mod plots;
 mod ratios;
@@ -32,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Measure every case, one after the other, round after round.
     Ratios(ratios::Options),
+    /// Measure what grows with what, how long a record takes, and how a worker starts and ends.
+    Curves(curves::Options),
     /// Run the worker under load and disturbances; say whether memory, handles and books hold.
     Soak(soak::Options),
     /// Break everything that two workers need, under load; say whether anything was lost or doubled.
@@ -49,10 +52,11 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Ratios(options) => ratios::run(&options),
+        Command::Curves(options) => curves::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Chaos(options) => chaos::run(&options),
         Command::Plots(options) => plots::run(&options),
         Command::Read(reader) => reader.run(),
-        Command::Member(member) => member.run(),
+        Command::Member(member) => member.run(|| {}),
     }
 }

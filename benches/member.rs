@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use clap::Args;
 use crm_event_processors::cli::run::{
-    COMMIT_INTERVAL, DRAIN_DEADLINE, LEAVE_DEADLINE, MAX_BYTES, MAX_RECORDS, revoke_deadline,
+    COMMIT_INTERVAL, DRAIN_DEADLINE, LEAVE_DEADLINE, MAX_BYTES, budget, revoke_deadline,
 };
 use crm_event_processors::clock::{SharedClock, SystemClock};
 use crm_event_processors::config::{Secret, topic};
@@ -19,7 +19,7 @@ use crm_event_processors::kafka::{self, Connection, Group, Membership};
 use crm_event_processors::loyalty::Programs;
 use crm_event_processors::pipeline::{self, Exit, OldRecords, Ports, Randomness, RuleBook};
 use crm_event_processors::progress::Orders;
-use crm_event_processors::record::{Budget, Topics};
+use crm_event_processors::record::Topics;
 use crm_event_processors::rows::Table;
 use crm_event_processors::telemetry::Telemetry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,14 +49,14 @@ pub(crate) struct Member {
 pub(crate) const SESSION_TIMEOUT_MS: u32 = 6000;
 
 impl Member {
-    /// Works as the currency consumer until SIGTERM.
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
+    /// Works as the currency consumer until SIGTERM. Tells when the first record may come.
+    pub(crate) fn run(&self, begins: impl FnOnce()) -> anyhow::Result<()> {
         crm_event_processors::tls::install_provider();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(self.work())
+        runtime.block_on(self.work(begins))
     }
 
-    async fn work(&self) -> anyhow::Result<()> {
+    async fn work(&self, begins: impl FnOnce()) -> anyhow::Result<()> {
         let clock: SharedClock = Arc::new(SystemClock);
         let telemetry = Arc::new(Telemetry::new()?);
         let randomness = Arc::new(Randomness::from_entropy());
@@ -91,6 +91,9 @@ impl Member {
             decisions: None,
         };
         let purchases = topic(&self.prefix, Table::PurchaseLedger).into_boxed_str();
+        let consumers = vec![(Consumer::Currency, self.lanes)];
+        let budget = budget(&consumers);
+        let room = budget.max_records();
         let membership = Membership {
             connection,
             group: Group {
@@ -104,16 +107,15 @@ impl Member {
             revoke_deadline: revoke_deadline(SESSION_TIMEOUT_MS),
             orders: Orders::default(),
             start_at: None,
-            budget: Budget::new(MAX_RECORDS, MAX_BYTES),
-            max_records: MAX_RECORDS,
+            budget,
         };
         let options = pipeline::Options {
-            consumers: vec![(Consumer::Currency, self.lanes)],
+            consumers,
             decimals: DecimalMode::Text,
             commit_interval: COMMIT_INTERVAL,
             revoke_deadline: revoke_deadline(SESSION_TIMEOUT_MS),
             drain_deadline: DRAIN_DEADLINE,
-            max_records: MAX_RECORDS,
+            max_records: room,
             max_bytes: MAX_BYTES,
             accept_dead_letters: false,
         };
@@ -127,6 +129,7 @@ impl Member {
             terminate.recv().await;
             asked.cancel();
         });
+        begins();
         let exit = pipeline::run(options, handle, ports, shutdown).await;
         source.left(LEAVE_DEADLINE).await;
         ensure!(exit == Exit::Drained { unfinished: 0 }, "{exit:?}");

@@ -10,6 +10,7 @@
 
 mod fields;
 mod inert;
+mod parts;
 pub mod planted;
 pub mod traceparent;
 

@@ -4,7 +4,7 @@
 //! with it. So a record that is held costs its own room and nobody else's. A [`Batch`] is a list of records; a
 //! [`RecordView`] borrows one. It never interprets a byte.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -249,51 +249,115 @@ impl BatchBuilder {
 /// How much may be in memory between fetch and finish: records and bytes. The source asks for room before it drains
 /// more, so that memory stays bounded whatever the targets do. One record may overshoot, so that one larger than all
 /// the room still passes.
+///
+/// While records flow, less is enough: what waits longer has left the processor's caches when its turn comes. When no room
+/// comes back in time something is far away or does not flow at all, and must not stop what does: then all may be used, until
+/// half of what flows is free again.
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<BudgetState>);
 
+/// A number of records, and of their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Amount {
+    records: usize,
+    bytes: usize,
+}
+
 #[derive(Debug)]
 struct BudgetState {
-    records: AtomicUsize,
-    bytes: AtomicUsize,
-    max_records: usize,
-    max_bytes: usize,
-    /// Somebody waits for room: only then is giving back more than two counters.
+    /// Records and bytes in one, so that a record takes and gives back in one step: see [`Used`].
+    used: AtomicU64,
+    flowing: Amount,
+    most: Amount,
+    /// All may be used. Only who waits for room changes it.
+    wide: AtomicBool,
+    /// Somebody waits for room: only then is giving back more than a counter.
     awaited: AtomicBool,
     gate: Mutex<()>,
     freed: Condvar,
+}
+
+/// Records in the upper 24 bits, bytes in the lower 40: 16 million records and a terabyte, which no memory holds.
+struct Used;
+
+impl Used {
+    const BYTES: u32 = 40;
+
+    const fn of(bytes: usize) -> u64 {
+        (1 << Self::BYTES) + bytes as u64
+    }
+
+    const fn parts(used: u64) -> (usize, usize) {
+        (
+            (used >> Self::BYTES) as usize,
+            (used & ((1 << Self::BYTES) - 1)) as usize,
+        )
+    }
 }
 
 /// There is room only when this part of everything is free. A source that waited for the first record to be given back
 /// would fetch record by record from then on, each in a batch of its own.
 const GRAIN: usize = 32;
 
+/// Records that flow make room more often than this, as long as it is our own work that takes the time, not an answer of
+/// somebody far away: lanes that wait for him need more than two batches, lest the one that is served has none.
+const FLOWING_WAIT: Duration = Duration::from_millis(20);
+
 impl Budget {
     #[must_use]
     pub fn new(max_records: usize, max_bytes: usize) -> Self {
+        Self::flowing(max_records, max_bytes, max_records, max_bytes)
+    }
+
+    /// `records` and `bytes` while records flow, `max_records` and `max_bytes` while something does not.
+    #[must_use]
+    pub fn flowing(records: usize, bytes: usize, max_records: usize, max_bytes: usize) -> Self {
         Self(Arc::new(BudgetState {
-            records: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            max_records,
-            max_bytes,
+            used: AtomicU64::new(0),
+            flowing: Amount { records, bytes },
+            most: Amount {
+                records: max_records,
+                bytes: max_bytes,
+            },
+            wide: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
             gate: Mutex::new(()),
             freed: Condvar::new(),
         }))
     }
 
+    /// However few flow.
+    #[must_use]
+    pub fn max_records(&self) -> usize {
+        self.0.most.records
+    }
+
+    /// However few flow.
+    #[must_use]
+    pub fn max_bytes(&self) -> usize {
+        self.0.most.bytes
+    }
+
     /// How many more records fit; 0 until it is worth while to fetch.
     #[must_use]
     pub fn room(&self) -> usize {
+        if self.0.wide.load(Ordering::Relaxed) && self.is_half_free(self.0.flowing) {
+            self.0.wide.store(false, Ordering::Relaxed);
+        }
+        self.free()
+    }
+
+    fn free(&self) -> usize {
         let free = |max: usize, used: usize| {
             let free = max.saturating_sub(used);
             if free < (max / GRAIN).max(1) { 0 } else { free }
         };
         let (records, bytes) = self.in_use();
-        if free(self.0.max_bytes, bytes) == 0 {
+        let limit = self.limit();
+        if free(limit.bytes, bytes) == 0 {
             0
         } else {
-            free(self.0.max_records, records)
+            free(limit.records, records)
         }
     }
 
@@ -301,14 +365,27 @@ impl Budget {
     #[must_use]
     pub fn is_full(&self) -> bool {
         let (records, bytes) = self.in_use();
-        records >= self.0.max_records || bytes >= self.0.max_bytes
+        let limit = self.limit();
+        records >= limit.records || bytes >= limit.bytes
     }
 
     /// Whether less than half is used: the mark at which a paused source goes on.
     #[must_use]
     pub fn is_relaxed(&self) -> bool {
+        self.is_half_free(self.limit())
+    }
+
+    fn is_half_free(&self, limit: Amount) -> bool {
         let (records, bytes) = self.in_use();
-        records <= self.0.max_records / 2 && bytes <= self.0.max_bytes / 2
+        records <= limit.records / 2 && bytes <= limit.bytes / 2
+    }
+
+    fn limit(&self) -> Amount {
+        if self.0.wide.load(Ordering::Relaxed) {
+            self.0.most
+        } else {
+            self.0.flowing
+        }
     }
 
     /// Records and bytes in use.
@@ -316,29 +393,44 @@ impl Budget {
     pub fn in_use(&self) -> (usize, usize) {
         // Sequentially consistent, here and where it is given back: either the waiting thread sees the room, or whoever
         // made it sees that somebody waits.
-        let (records, bytes) = (&self.0.records, &self.0.bytes);
-        (records.load(Ordering::SeqCst), bytes.load(Ordering::SeqCst))
+        Used::parts(self.0.used.load(Ordering::SeqCst))
     }
 
-    /// Blocks until there is room, at most `limit`. For the polling thread only.
+    /// Blocks until there is room, at most `limit`. If none comes for a moment, all may be used from then on. For the polling
+    /// thread only.
     pub fn wait_for_room(&self, limit: Duration) -> usize {
+        self.wait(limit.min(FLOWING_WAIT));
+        self.none_came();
+        self.wait(limit);
+        self.free()
+    }
+
+    fn wait(&self, limit: Duration) {
         let gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.awaited.store(true, Ordering::SeqCst);
-        let waited = self.0.freed.wait_timeout_while(gate, limit, |()| self.room() == 0);
+        let waited = self.0.freed.wait_timeout_while(gate, limit, |()| {
+            self.0.awaited.store(true, Ordering::SeqCst);
+            self.free() == 0
+        });
         self.0.awaited.store(false, Ordering::SeqCst);
         drop(waited);
-        self.room()
+    }
+
+    /// Whoever waited for room says that it is over. If there is none, all may be used from now on.
+    pub fn none_came(&self) {
+        if self.free() == 0 {
+            self.0.wide.store(true, Ordering::Relaxed);
+        }
     }
 
     fn take(&self, bytes: usize) {
-        self.0.records.fetch_add(1, Ordering::SeqCst);
-        self.0.bytes.fetch_add(bytes, Ordering::SeqCst);
+        self.0.used.fetch_add(Used::of(bytes), Ordering::SeqCst);
     }
 
     fn give_back(&self, bytes: usize) {
-        self.0.records.fetch_sub(1, Ordering::SeqCst);
-        self.0.bytes.fetch_sub(bytes, Ordering::SeqCst);
-        if self.0.awaited.load(Ordering::SeqCst) {
+        self.0.used.fetch_sub(Used::of(bytes), Ordering::SeqCst);
+        // A record that is no room worth waking up for yet costs nobody a lock. Room only grows while it is waited for.
+        let is_awaited = self.0.awaited.load(Ordering::SeqCst) && self.free() > 0;
+        if is_awaited && self.0.awaited.swap(false, Ordering::SeqCst) {
             // Whoever waits holds the gate until it sleeps, so this does not come too early.
             drop(self.0.gate.lock().unwrap_or_else(PoisonError::into_inner));
             self.0.freed.notify_one();
@@ -473,5 +565,31 @@ mod tests {
         let waiter = std::thread::spawn(move || waiting.wait_for_room(Duration::from_secs(30_000)));
         drop(records.next());
         assert!(waiter.join().expect("no panic") >= 2);
+    }
+
+    #[test]
+    fn what_does_not_flow_leaves_the_rest_to_what_does() {
+        let budget = Budget::flowing(64, 100_000, 1000, 200_000);
+        let fill = |records: usize| {
+            let mut builder = builder(&budget);
+            (0..records).for_each(|_| builder.push(PLACE, &view(b"", Headers::default())));
+            builder.finish()
+        };
+        let stuck = fill(64);
+        assert_eq!((budget.room(), budget.is_full()), (0, true));
+        assert_eq!(
+            budget.wait_for_room(Duration::from_millis(1)),
+            1000 - 64,
+            "nothing came back in time"
+        );
+        let more = fill(100);
+        assert_eq!((budget.room(), budget.is_full()), (1000 - 164, false));
+        drop(more);
+        assert_eq!(budget.room(), 1000 - 64, "it is still stuck");
+        let mut stuck = stuck.into_iter();
+        stuck.by_ref().take(32).for_each(drop);
+        assert_eq!(budget.room(), 32, "it flows again");
+        drop(stuck);
+        assert_eq!((budget.room(), budget.in_use()), (64, (0, 0)));
     }
 }

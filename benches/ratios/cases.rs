@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
-use crate::rig::records::Log;
+use crm_event_processors::consumers::Consumer;
+
+use crate::rig::peers::Peer;
+use crate::rig::records::{Log, owed};
 
 /// Lanes of each consumer.
 pub(crate) const LANES: u32 = 8;
 
 const LARGE: Log = log("large", 60, 240_000, false);
 const MEDIUM: Log = log("medium", 60, 120_000, false);
-const OLD: Log = log("old", 4, 6_000, false);
-const OLD_SLOW: Log = log("oldslow", 4, 800, false);
+/// Long enough for its code to be compiled; 8 partitions, because the mock holds less than 5 MiB of each.
+const OLD: Log = log("old", 8, 30_000, false);
+const OLD_SLOW: Log = log("oldslow", 4, 2_000, false);
 const WRAPPED: Log = log("wrapped", 120, 108_000, true);
 
 /// All logs, as they are written before the first round.
@@ -47,7 +51,7 @@ pub(crate) enum Worker {
         consumers: &'static str,
         ratio: &'static str,
     },
-    Old,
+    Peer(Peer),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +71,10 @@ pub(crate) const FAR: Duration = Duration::from_millis(200);
 const ONE: &str = "currency";
 const THREE: &str = "currency,tier,mission";
 
-pub(crate) const CASES: [Case; 13] = [
+/// Also what allocations are counted on.
+pub(crate) const MEMORY: Case = case("memory", "pipeline, dedupe in memory", Worker::Memory, LARGE, AT_ONCE);
+
+pub(crate) const CASES: [Case; 17] = [
     case("consume", "bare consume", Worker::Consume { passes: 4 }, LARGE, AT_ONCE),
     case(
         "decode",
@@ -83,7 +90,7 @@ pub(crate) const CASES: [Case; 13] = [
         WRAPPED,
         AT_ONCE,
     ),
-    case("memory", "pipeline, dedupe in memory", Worker::Memory, LARGE, AT_ONCE),
+    MEMORY,
     case("one", "worker, one consumer", real(ONE), LARGE, AT_ONCE),
     case(
         "one-told",
@@ -103,8 +110,30 @@ pub(crate) const CASES: [Case; 13] = [
     case("one-20ms", "worker, one consumer, 20 ms", real(ONE), LARGE, NEAR),
     case("one-200ms", "worker, one consumer, 200 ms", real(ONE), MEDIUM, FAR),
     case("one-wrapped", "worker, {schema,payload}", real(ONE), WRAPPED, AT_ONCE),
-    case("old", "old worker", Worker::Old, OLD, AT_ONCE),
-    case("old-20ms", "old worker, 20 ms", Worker::Old, OLD_SLOW, NEAR),
+    case("bento", "Bento", Worker::Peer(Peer::Bento), MEDIUM, AT_ONCE),
+    case("bento-20ms", "Bento, 20 ms", Worker::Peer(Peer::Bento), MEDIUM, NEAR),
+    case(
+        "tuned",
+        "tuned KafkaJS",
+        Worker::Peer(Peer::TunedKafkaJs),
+        MEDIUM,
+        AT_ONCE,
+    ),
+    case(
+        "tuned-20ms",
+        "tuned KafkaJS, 20 ms",
+        Worker::Peer(Peer::TunedKafkaJs),
+        MEDIUM,
+        NEAR,
+    ),
+    case("old", "old worker", Worker::Peer(Peer::OldWorker), OLD, AT_ONCE),
+    case(
+        "old-20ms",
+        "old worker, 20 ms",
+        Worker::Peer(Peer::OldWorker),
+        OLD_SLOW,
+        NEAR,
+    ),
 ];
 
 const fn real(consumers: &'static str) -> Worker {
@@ -126,11 +155,14 @@ const fn case(name: &'static str, what: &'static str, worker: Worker, log: Log, 
 }
 
 impl Case {
-    /// Events that one record leads to.
-    pub(crate) fn events_a_record(&self) -> u64 {
+    /// The ids of all events that its records lead to.
+    pub(crate) fn owed(&self) -> Vec<String> {
+        let rows = self.log.records;
         match self.worker {
-            Worker::Real { consumers } | Worker::Told { consumers, .. } => consumers.split(',').count() as u64,
-            Worker::Consume { .. } | Worker::Decode { .. } | Worker::Memory | Worker::Old => 1,
+            Worker::Real { consumers } | Worker::Told { consumers, .. } => owed(consumers, rows),
+            Worker::Memory => owed(Consumer::Currency.name(), rows),
+            Worker::Peer(_) => (0..rows).map(Peer::event_id).collect(),
+            Worker::Consume { .. } | Worker::Decode { .. } => Vec::new(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The benchmark: every case in turn, round after round, so that what disturbs the machine disturbs all of them.
 //!
 //! Takes how many rounds; gives figures for each case, and ratios beside what is asked for. The clock of a case runs from the
-//! first record to the last; for a worker, from the first event's arrival to the last one's answer. It judges nothing.
+//! first record to the last; for a worker, from the arrival of a tenth of the events to that of the last one, and only the
+//! records between the two count. It judges nothing.
 
 mod cases;
 pub(crate) mod read;
@@ -14,17 +15,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
+use crm_event_processors::inngest::receiver::Stats;
 use crm_event_processors::kafka::embedded::EmbeddedKafka;
 use tokio::runtime::Runtime;
 
 use crate::rig::collector::Collector;
-use crate::rig::process::Process;
+use crate::rig::goals::head;
+use crate::rig::origin::{self, Origin};
+use crate::rig::process::{Process, bound_to_us};
 use crate::rig::receiving::Receiving;
 use crate::rig::records::PROGRAM;
 use crate::rig::redis::Redis;
-use crate::rig::workers::{self, Real, Surroundings};
+use crate::rig::workers::{Real, Surroundings, built_with_benches};
 use crate::rig::{brokers, folder};
-use cases::{CASES, Case, LANES, LOGS, Worker};
+use cases::{CASES, Case, LANES, LOGS, MEMORY, Worker};
 use report::Report;
 
 #[derive(Debug, Args)]
@@ -37,9 +41,12 @@ pub(crate) struct Options {
     cases: Vec<String>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Where the old worker's modules are; without it, its cases are left out.
+    /// What `benches/install peers` has put there; without it, the cases of the peers are left out.
     #[arg(long)]
-    node_modules: Option<PathBuf>,
+    peers: Option<PathBuf>,
+    /// The worker to measure; without it, the one that cargo built with this.
+    #[arg(long, default_value_os_t = built_with_benches())]
+    worker: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
@@ -52,6 +59,7 @@ enum Format {
 /// One case, once.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Run {
+    /// Those of the measured time.
     pub(crate) records: u64,
     pub(crate) seconds: f64,
     /// CPU time of the worker, of Redis, and of brokers and receiver together.
@@ -59,7 +67,11 @@ pub(crate) struct Run {
     pub(crate) redis_cpu: Duration,
     pub(crate) servers_cpu: Duration,
     pub(crate) peak_resident_kib: u64,
+    /// Of the whole case, not only of the measured time; none where nothing is delivered.
+    pub(crate) events: u64,
     pub(crate) requests: u64,
+    /// Of all bodies.
+    pub(crate) bytes: u64,
 }
 
 /// Heap allocations of our own code, a record.
@@ -73,7 +85,8 @@ struct Bench {
     runtime: Runtime,
     kafka: EmbeddedKafka,
     redis: Redis,
-    node_modules: Option<PathBuf>,
+    worker: PathBuf,
+    peers: Option<PathBuf>,
     groups: u32,
 }
 
@@ -87,11 +100,13 @@ struct Cpu {
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let wanted = |case: &Case| {
         let named = options.cases.is_empty() || options.cases.iter().any(|name| name == case.name);
-        named && (case.worker != Worker::Old || options.node_modules.is_some())
+        named && (!matches!(case.worker, Worker::Peer(_)) || options.peers.is_some())
     };
     let known = |name: &String| CASES.iter().any(|case| case.name == name) || name == "allocations" || name == "scrape";
     let unknown: Vec<&String> = options.cases.iter().filter(|name| !known(name)).collect();
     ensure!(unknown.is_empty(), "no such case: {unknown:?}");
+    let whole = options.cases.is_empty() && options.peers.is_some();
+    let origin = Origin::look()?;
     let cases: Vec<Case> = CASES.into_iter().filter(wanted).collect();
     crm_event_processors::tls::install_provider();
     std::fs::create_dir_all(folder())?;
@@ -100,12 +115,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         runtime: Runtime::new()?,
         kafka: brokers::start(&LOGS)?,
         redis: Redis::start()?,
-        node_modules: options.node_modules.clone(),
+        worker: options.worker.clone(),
+        peers: options.peers.clone(),
         groups: 0,
     };
     let counting = options.cases.is_empty() || options.cases.iter().any(|name| name == "allocations");
     for log in LOGS {
-        if cases.iter().any(|case| case.log.prefix == log.prefix) || (counting && log.prefix == COUNTED.log.prefix) {
+        if cases.iter().any(|case| case.log.prefix == log.prefix) || (counting && log.prefix == MEMORY.log.prefix) {
             eprintln!("writing {} records to {}", log.records, log.purchases());
             brokers::fill(&bench.kafka, &log)?;
         }
@@ -116,8 +132,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     } else {
         Vec::new()
     };
-    let mut report = Report::new(&cases, allocations, scrapes);
-    let (file, mut json) = (folder().join("ratios.json"), String::new());
+    let mut report = Report::new(origin, &cases, allocations, scrapes);
+    let (mut file, mut json) = (folder(), String::new());
     for round in 1..=options.rounds {
         for case in &cases {
             let run = bench.case(case).with_context(|| format!("case {}", case.name))?;
@@ -128,9 +144,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             );
             report.add(case, run);
         }
+        let complete = whole && round == options.rounds;
+        report.ended(round, complete);
         // After every round: an interrupted run is not lost.
         json = serde_json::to_string_pretty(&report.json())?;
-        std::fs::write(&file, &json)?;
+        file = origin::keep(&folder(), "ratios", &json, complete)?;
     }
     match options.format {
         Format::Json => println!("{json}"),
@@ -139,15 +157,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What allocations are counted on.
-const COUNTED: Case = CASES[3];
-
 impl Bench {
     fn case(&mut self, case: &Case) -> anyhow::Result<Run> {
         match case.worker {
             Worker::Consume { passes } => self.read(case, passes, false),
             Worker::Decode { passes } => self.read(case, passes, true),
-            Worker::Memory | Worker::Real { .. } | Worker::Told { .. } | Worker::Old => self.deliver(case),
+            Worker::Memory | Worker::Real { .. } | Worker::Told { .. } | Worker::Peer(_) => self.deliver(case),
         }
     }
 
@@ -184,32 +199,42 @@ impl Bench {
 
     fn deliver(&mut self, case: &Case) -> anyhow::Result<Run> {
         self.redis.empty()?;
-        let records = u64::from(case.log.records);
-        let expected = records * case.events_a_record();
-        let receiving = self.runtime.block_on(Receiving::start(case.latency, expected))?;
+        let owed = case.owed();
+        let events = owed.len() as u64;
+        let (all, head) = (case.log.records, head(case.log.records));
+        // So much of all consumers together: it is their work that is shared out, whoever is ahead.
+        let arrived = events / u64::from(all) * u64::from(head);
+        let receiving = Receiving::start(case.latency, owed, arrived);
+        let receiving = self.runtime.block_on(receiving)?;
         let is_told = matches!(case.worker, Worker::Told { .. });
         let collector = is_told.then(|| self.runtime.block_on(Collector::start())).transpose()?;
         let mut worker = self.start(case, &receiving.url(), collector.as_ref().map(Collector::url))?;
-        let first = receiving.notice(&worker)?;
+        let warm = receiving.notice(&worker)?;
         let begun = self.cpu(&worker)?;
         let last = receiving.notice(&worker)?;
+        let came = collector.as_ref().map(Collector::came);
         let run = Run {
-            records,
-            // Events are counted as they arrive: the last answer is one latency later.
-            seconds: (last.duration_since(first) + case.latency).as_secs_f64(),
+            records: u64::from(all - head),
+            events,
+            // From arrival to arrival: the answers to both come one latency later.
+            seconds: last.duration_since(warm).as_secs_f64(),
             peak_resident_kib: worker.peak_resident_kib()?,
             ..self.cpu(&worker)?.since(&begun)
         };
         worker.stop()?;
-        if let (Some(collector), Worker::Told { ratio, .. }) = (collector, case.worker) {
-            collector.end(ratio == "1")?;
+        if let (Some(came), Worker::Told { ratio, .. }) = (came, case.worker) {
+            came.check(ratio == "1")?;
         }
-        let requests = self.runtime.block_on(receiving.end())?;
-        Ok(Run { requests, ..run })
+        if let Some(collector) = collector {
+            collector.end();
+        }
+        let Stats { requests, bytes, .. } = self.runtime.block_on(receiving.end())?;
+        Ok(Run { requests, bytes, ..run })
     }
 
     fn start(&mut self, case: &Case, inngest: &str, collector: Option<String>) -> anyhow::Result<Process> {
         let surroundings = Surroundings {
+            worker: self.worker.clone(),
             brokers: self.kafka.bootstrap_servers().to_owned(),
             redis: self.redis.url(),
             inngest: inngest.to_owned(),
@@ -225,9 +250,9 @@ impl Bench {
         match case.worker {
             Worker::Real { consumers } => real(consumers, None).start("worker", &surroundings),
             Worker::Told { consumers, ratio } => real(consumers, Some(ratio)).start("worker", &surroundings),
-            Worker::Old => {
-                let modules = self.node_modules.as_deref().context("the old worker's modules")?;
-                workers::old(modules, &surroundings)
+            Worker::Peer(peer) => {
+                let installed = self.peers.as_deref().context("what the peers need")?;
+                peer.start(installed, &surroundings)
             }
             Worker::Memory | Worker::Consume { .. } | Worker::Decode { .. } => {
                 let Surroundings {
@@ -256,14 +281,16 @@ impl Bench {
 
     fn count(&mut self, binary: &str, redis: Option<&str>) -> anyhow::Result<f64> {
         self.redis.empty()?;
-        let records = u64::from(COUNTED.log.records);
-        let receiving = self.runtime.block_on(Receiving::start(Duration::ZERO, records))?;
+        let records = u64::from(MEMORY.log.records);
+        let head = u64::from(head(MEMORY.log.records));
+        let receiving = Receiving::start(Duration::ZERO, MEMORY.owed(), head);
+        let receiving = self.runtime.block_on(receiving)?;
         let (brokers, group) = (self.kafka.bootstrap_servers().to_owned(), self.next_group());
-        let mut command = Command::new(binary);
+        let mut command = bound_to_us(binary);
         command.args(member_arguments(
             &brokers,
             &group,
-            COUNTED.log.prefix,
+            MEMORY.log.prefix,
             &receiving.url(),
             LANES,
         ));
@@ -323,14 +350,21 @@ fn member_arguments(brokers: &str, group: &str, prefix: &str, inngest: &str, lan
 /// Builds the other benchmark, if it is not built, and asks cargo where it is: nobody else knows.
 fn counting_binary() -> anyhow::Result<String> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args([
-        "bench",
-        "--locked",
-        "--no-run",
-        "--bench",
-        "allocations",
-        "--message-format=json",
-    ]);
+    cargo.args(["bench", "--locked", "--no-run", "--bench", "allocations"]);
+    cargo.arg("--message-format=json");
+    // What cargo says to whom it runs, dependencies take for a change (ring's build script does): all would be built anew.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"]
+            .iter()
+            .any(|of| name.to_string_lossy().starts_with(of))
+        {
+            cargo.env_remove(name);
+        }
+    }
+    // By the profile that built this binary.
+    if origin::profile(&std::env::current_exe()?) == Some("dist") {
+        cargo.args(["--profile", "dist"]);
+    }
     let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8(output.stdout)?;

@@ -61,7 +61,11 @@ impl Reader {
             api_secret: None,
             ca_file: None,
         };
-        let config = consumer_config(&connection, "reader", 6000);
+        let mut config = consumer_config(&connection, "reader", 6000);
+        // The worker bounds its memory; who only reads need not, and is as fast as the client can be.
+        config
+            .set("queued.max.messages.kbytes", "65536")
+            .set("fetch.max.bytes", "52428800");
         let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet)?;
         let mut list = TopicPartitionList::new();
         for partition in 0..self.partitions {

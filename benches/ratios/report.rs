@@ -11,8 +11,12 @@ use serde_json::{Value, json};
 
 use super::cases::{Case, FAR, LANES};
 use super::{Allocations, Run};
+use crate::rig::figures::Figure;
+use crate::rig::goals::{REQUEST_EVENTS, fit, most_per_second};
+use crate::rig::origin::Origin;
 
 pub(crate) struct Report {
+    origin: Origin,
     rows: Vec<Row>,
     allocations: Option<Allocations>,
     /// Milliseconds.
@@ -24,14 +28,6 @@ struct Row {
     runs: Vec<Run>,
 }
 
-/// A median and its spread.
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Figure {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
 /// One line of the second table.
 #[derive(Debug, Serialize)]
 struct Ratio {
@@ -40,33 +36,12 @@ struct Ratio {
     /// What is asked for first, and in the end.
     first: &'static str,
     goal: &'static str,
+    /// Of what is spent. Else more is better.
+    less_is_better: bool,
 }
-
-/// The most events of one request, which a lane has in flight.
-const BATCH: f64 = 400.0;
 
 /// The cases of the real worker with a receiver that answers at once.
 const FULL_LOAD: [&str; 3] = ["one", "three", "one-wrapped"];
-
-impl Figure {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        let upper = *values.get(values.len() / 2)?;
-        let lower = *values.get((values.len() - 1) / 2)?;
-        Some(Self {
-            median: f64::midpoint(lower, upper),
-            min,
-            max,
-        })
-    }
-
-    fn text(self, digits: usize) -> String {
-        let Self { median, min, max } = self;
-        format!("{median:.digits$} ({min:.digits$}-{max:.digits$})")
-    }
-}
 
 impl Run {
     fn rate(&self) -> f64 {
@@ -90,12 +65,13 @@ impl Row {
 }
 
 impl Report {
-    pub(crate) fn new(cases: &[Case], allocations: Option<Allocations>, scrapes: Vec<f64>) -> Self {
+    pub(crate) fn new(origin: Origin, cases: &[Case], allocations: Option<Allocations>, scrapes: Vec<f64>) -> Self {
         let row = |case: &Case| Row {
             case: *case,
             runs: Vec::new(),
         };
         Self {
+            origin,
             rows: cases.iter().map(row).collect(),
             allocations,
             scrapes,
@@ -106,6 +82,12 @@ impl Report {
         if let Some(row) = self.rows.iter_mut().find(|row| row.case.name == case.name) {
             row.runs.push(run);
         }
+    }
+
+    /// So many rounds are over.
+    pub(crate) fn ended(&mut self, rounds: usize, complete: bool) {
+        self.origin.rounds = rounds;
+        self.origin.complete = complete;
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -124,7 +106,7 @@ impl Report {
             })
         };
         json!({
-            "cores": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+            "origin": self.origin,
             "cases": self.rows.iter().map(row).collect::<Vec<_>>(),
             "ratios": self.ratios(),
             "allocations_per_record": self.allocations.map(|counts| json!({"memory": counts.memory, "redis": counts.redis})),
@@ -162,85 +144,114 @@ impl Report {
     }
 
     fn ratios(&self) -> Vec<Ratio> {
-        let ratio = |figure, measured, first, goal| Ratio {
-            figure,
-            measured,
-            first,
-            goal,
+        // With full requests of the most events there may be, and with full ones of those that fit.
+        let far = |events: fn(&Run) -> Option<f64>| {
+            let share = |run: &Run| Some(run.rate() / most_per_second(LANES, events(run)?, FAR));
+            Figure::of(self.row("one-200ms")?.runs.iter().filter_map(share))
         };
-        let formula = f64::from(LANES) * BATCH / FAR.as_secs_f64();
-        let reached = self
-            .row("one-200ms")
-            .and_then(|row| row.figure(|run| run.rate() / formula));
+        let (of_most, of_fitting) = (far(|_| Some(REQUEST_EVENTS)), far(|run| fit(run.bytes, run.events)));
         let exact = |value: f64| Figure::of(std::iter::once(value));
         let counts = self.allocations;
-        vec![
-            ratio(
+        let mut ratios = vec![
+            gain(
                 "one consumer / consume + decode",
                 self.divide("one", "decode"),
                 "0.15",
                 "0.33",
             ),
-            ratio(
+            gain(
                 "three consumers / consume + decode",
                 self.divide("three", "decode"),
                 "0.06",
                 "0.12",
             ),
-            ratio("worker CPU a record, one consumer, us", self.cpu("one"), "-", "7"),
-            ratio(
+            cost("worker CPU a record, one consumer, us", self.cpu("one"), "-", "7"),
+            cost(
                 "worker CPU a record, three consumers, us",
                 self.cpu("three"),
                 "25",
                 "14",
             ),
-            ratio(
+            cost(
                 "allocations a record, Redis",
                 counts.and_then(|counts| exact(counts.redis)),
                 "-",
                 "10",
             ),
-            ratio(
+            cost(
                 "allocations a record, memory",
                 counts.and_then(|counts| exact(counts.memory)),
                 "-",
                 "-",
             ),
-            ratio(
+            cost(
                 "CPU: metrics and 1 % of traces pushed / nothing",
                 self.divide_cpu("one-told", "one"),
                 "-",
                 "1.03",
             ),
-            ratio(
+            cost(
                 "CPU: all traces pushed / nothing",
                 self.divide_cpu("one-traced", "one"),
                 "-",
                 "-",
             ),
-            ratio(
+            cost(
                 "a scrape, 5 consumers x 48 partitions, ms",
                 Figure::of(self.scrapes.iter().copied()),
                 "-",
                 "20",
             ),
-            ratio("one consumer / old worker", self.divide("one", "old"), "25", "50"),
-            ratio("the same, 20 ms", self.divide("one-20ms", "old-20ms"), "150", "500"),
-            ratio(
+            gain(
                 "decode: {schema,payload} / bare",
                 self.divide("decode-wrapped", "decode"),
                 "0.28",
                 "0.65",
             ),
-            ratio(
+            gain(
                 "worker: {schema,payload} / bare",
                 self.divide("one-wrapped", "one"),
                 "-",
                 "-",
             ),
-            ratio("share of batch x lanes / latency, 200 ms", reached, "0.6", "0.85"),
-            ratio("peak resident memory at full load, MiB", self.resident(), "128", "64"),
+            gain("share of batch x lanes / latency, 200 ms", of_most, "0.6", "0.85"),
+            gain("the same, of the events that fit a request", of_fitting, "0.6", "0.85"),
+            cost("peak resident memory at full load, MiB", self.resident(), "128", "64"),
+        ];
+        ratios.extend(self.against_peers());
+        ratios
+    }
+
+    fn against_peers(&self) -> [Ratio; 6] {
+        let at_once = |figure, peer, first, goal| gain(figure, self.divide("one", peer), first, goal);
+        let near = |figure, peer, first, goal| gain(figure, self.divide("one-20ms", peer), first, goal);
+        [
+            at_once("one consumer / old worker", "old", "25", "50"),
+            near("one consumer / old worker, 20 ms", "old-20ms", "150", "500"),
+            at_once("one consumer / tuned KafkaJS", "tuned", "-", "-"),
+            near("one consumer / tuned KafkaJS, 20 ms", "tuned-20ms", "-", "-"),
+            at_once("one consumer / Bento", "bento", "-", "5"),
+            near("one consumer / Bento, 20 ms", "bento-20ms", "-", "-"),
         ]
+    }
+}
+
+/// More is better.
+const fn gain(figure: &'static str, measured: Option<Figure>, first: &'static str, goal: &'static str) -> Ratio {
+    Ratio {
+        figure,
+        measured,
+        first,
+        goal,
+        less_is_better: false,
+    }
+}
+
+/// Less is better.
+const fn cost(figure: &'static str, measured: Option<Figure>, first: &'static str, goal: &'static str) -> Ratio {
+    Ratio {
+        less_is_better: true,
+        ..gain(figure, measured, first, goal)
     }
 }
 
@@ -260,7 +271,6 @@ impl fmt::Display for Report {
             "events a request",
         ]);
         for row in &self.rows {
-            let events = (u64::from(row.case.log.records) * row.case.events_a_record()) as f64;
             cases.add_row([
                 row.case.what.to_owned(),
                 shown(row.figure(Run::rate), 0),
@@ -271,7 +281,7 @@ impl fmt::Display for Report {
                 shown(
                     row.figure(|run| run.requests as f64)
                         .filter(|requests| requests.median > 0.0)
-                        .and(row.figure(|run| events / run.requests as f64)),
+                        .and(row.figure(|run| run.events as f64 / run.requests as f64)),
                     0,
                 ),
             ]);
@@ -292,6 +302,7 @@ impl fmt::Display for Report {
             ]);
         }
         writeln!(f, "{cases}\n")?;
-        write!(f, "{ratios}")
+        writeln!(f, "{ratios}\n")?;
+        write!(f, "{}", self.origin)
     }
 }

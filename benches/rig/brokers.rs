@@ -12,7 +12,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
 use super::PATIENCE;
-use super::records::{Log, Writer};
+use super::records::{Log, Shape, Writer};
 
 /// The mock trims a partition at 5 MiB, in silence: no log may come near.
 const SAFE_BYTES: usize = 4_800_000;
@@ -27,17 +27,25 @@ pub(crate) fn start(logs: &[Log]) -> anyhow::Result<EmbeddedKafka> {
 
 /// Writes a whole log.
 pub(crate) fn fill(kafka: &EmbeddedKafka, log: &Log) -> anyhow::Result<()> {
-    let failed = Arc::new(AtomicU64::new(0));
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", kafka.bootstrap_servers())
-        .set("enable.idempotence", "true")
-        // The mock answers one message set a fetch and partition: large ones, or it becomes the bottleneck.
-        .set("linger.ms", "50")
-        .set("batch.size", "1000000")
-        .set("batch.num.messages", "2000");
-    let producer: ThreadedProducer<Reports> = config.create_with_context(Reports(Arc::clone(&failed)))?;
-    let (topic, mut writer) = (log.purchases(), Writer::new(log.wrapped)?);
+    fill_shaped(kafka, log, Shape::default())
+}
+
+pub(crate) fn fill_shaped(kafka: &EmbeddedKafka, log: &Log, shape: Shape) -> anyhow::Result<()> {
+    let bytes = write_all(kafka.bootstrap_servers(), log, shape)?;
+    let each = bytes / log.partitions.unsigned_abs() as usize;
+    ensure!(
+        each < SAFE_BYTES,
+        "{}: {each} bytes a partition would be trimmed",
+        log.purchases()
+    );
+    Ok(())
+}
+
+/// Writes a whole log to whatever brokers these are; gives how many bytes it has.
+pub(crate) fn write_all(bootstrap: &str, log: &Log, shape: Shape) -> anyhow::Result<usize> {
+    // The mock answers one message set a fetch and partition: large ones, or it becomes the bottleneck.
+    let (producer, failed) = producer(bootstrap, "50")?;
+    let (topic, mut writer) = (log.purchases(), Writer::shaped(log.wrapped, shape)?);
     let mut bytes = 0;
     // Partition after partition: so its message sets are large.
     let partitions = u32::try_from(log.partitions)?;
@@ -59,13 +67,27 @@ pub(crate) fn fill(kafka: &EmbeddedKafka, log: &Log) -> anyhow::Result<()> {
     }
     producer.flush(PATIENCE)?;
     ensure!(failed.load(Ordering::Acquire) == 0, "records were not taken");
-    let each = bytes / log.partitions.unsigned_abs() as usize;
-    ensure!(each < SAFE_BYTES, "{topic}: {each} bytes a partition would be trimmed");
-    Ok(())
+    Ok(bytes)
+}
+
+/// A producer, and how many of its records were not taken.
+pub(crate) fn producer(
+    bootstrap: &str,
+    linger_ms: &str,
+) -> anyhow::Result<(ThreadedProducer<Reports>, Arc<AtomicU64>)> {
+    let failed = Arc::new(AtomicU64::new(0));
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", linger_ms)
+        .set("batch.size", "1000000")
+        .set("batch.num.messages", "2000");
+    Ok((config.create_with_context(Reports(Arc::clone(&failed)))?, failed))
 }
 
 /// Counts records that were not taken.
-struct Reports(Arc<AtomicU64>);
+pub(crate) struct Reports(Arc<AtomicU64>);
 
 impl ClientContext for Reports {}
 

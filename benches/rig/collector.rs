@@ -18,6 +18,13 @@ pub(crate) struct Collector {
     serving: JoinHandle<()>,
 }
 
+/// Pushes, by what they bring.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Came {
+    metrics: u64,
+    traces: u64,
+}
+
 #[derive(Debug, Default)]
 struct Counts {
     metrics: AtomicU64,
@@ -56,12 +63,25 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
-    /// A case in which nothing was pushed has measured something else. Of few traces there may be none.
-    pub(crate) fn end(self, all_traced: bool) -> anyhow::Result<()> {
-        self.serving.abort();
+    /// How much came by now. Behind the end of a worker it is more: it pushes a last time, also if it never did before.
+    pub(crate) fn came(&self) -> Came {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        ensure!(of(&self.counts.metrics) > 0, "no metrics were pushed");
-        ensure!(!all_traced || of(&self.counts.traces) > 0, "no traces were pushed");
+        Came {
+            metrics: of(&self.counts.metrics),
+            traces: of(&self.counts.traces),
+        }
+    }
+
+    pub(crate) fn end(self) {
+        self.serving.abort();
+    }
+}
+
+impl Came {
+    /// A case in which nothing was pushed has measured something else. Of few traces there may be none.
+    pub(crate) fn check(self, all_traced: bool) -> anyhow::Result<()> {
+        ensure!(self.metrics > 0, "no metrics were pushed");
+        ensure!(!all_traced || self.traces > 0, "no traces were pushed");
         Ok(())
     }
 }

@@ -5,6 +5,13 @@
 
 pub(crate) mod brokers;
 pub(crate) mod collector;
+pub(crate) mod covered;
+pub(crate) mod figures;
+pub(crate) mod goals;
+pub(crate) mod ids;
+pub(crate) mod kafka;
+pub(crate) mod origin;
+pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod receiving;
 pub(crate) mod records;

@@ -1,5 +1,6 @@
 //! A child process: its lines, its end, and what `/proc` says of it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -13,6 +14,15 @@ use super::{PATIENCE, folder};
 
 /// Linux tells CPU time in hundredths of a second, whatever the kernel's own tick is.
 const TICK: Duration = Duration::from_millis(10);
+
+/// A command whose process is killed when this one ends, however it ends. The kernel goes by the thread that starts it, which
+/// has to be the first one.
+pub(crate) fn bound_to_us(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    // It becomes the program: the pid stays, and with it what is read of its CPU and memory.
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
 
 /// Killed when dropped.
 #[derive(Debug)]
@@ -57,7 +67,7 @@ impl Process {
 
     /// This very program in another role.
     pub(crate) fn role(name: &str, arguments: &[String]) -> anyhow::Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = bound_to_us(std::env::current_exe()?);
         command.args(arguments);
         Self::start(name, command)
     }
@@ -85,6 +95,21 @@ impl Process {
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => bail!("{} ended{}", self.name, self.last_words()),
         }
+    }
+
+    /// What somebody else notices while this process runs; an error if it ends. `None` when the time is over.
+    pub(crate) fn until(&self, notices: &Receiver<Instant>, limit: Duration) -> anyhow::Result<Option<Instant>> {
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            match notices.recv_timeout(Duration::from_millis(500)) {
+                Ok(at) => return Ok(Some(at)),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.line_within(Duration::ZERO)?;
+                }
+                Err(RecvTimeoutError::Disconnected) => bail!("the receiver is gone"),
+            }
+        }
+        Ok(None)
     }
 
     /// SIGTERM; it has to end with code 0.

@@ -1,8 +1,8 @@
-//! The receiver of a case, and when its first and its last event arrived; they are answered a latency later.
+//! The receiver of a case: when the head of its events and when the last one had arrived, and which ids.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver as Notices, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver as Notices, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
@@ -10,27 +10,42 @@ use crm_event_processors::clock::SystemClock;
 use crm_event_processors::inngest::receiver::{AcceptedEvent, Receiver, ReceiverSettings, Sink, Stats};
 
 use super::PATIENCE;
+use super::ids::Difference;
 use super::process::Process;
 
 /// Takes the events of one case.
 pub(crate) struct Receiving {
     receiver: Receiver,
     notices: Notices<Instant>,
-    expected: u64,
+    tally: Arc<Tally>,
+    owed: Vec<String>,
 }
 
-/// Tells the time of the first event and of the last one expected.
+/// Tells the time when the head is there, and when everything is.
 #[derive(Debug)]
 struct Tally {
+    head: u64,
     expected: u64,
     accepted: AtomicU64,
+    /// A line for each: compared only when the case is over, so that nobody waits for it.
+    ids: Mutex<String>,
     notices: Sender<Instant>,
 }
 
+impl Tally {
+    fn ids(&self) -> MutexGuard<'_, String> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Sink for Tally {
-    fn accepted(&self, _event: AcceptedEvent<'_>) {
-        let before = self.accepted.fetch_add(1, Ordering::AcqRel);
-        if before == 0 || before + 1 == self.expected {
+    fn accepted(&self, event: AcceptedEvent<'_>) {
+        let mut ids = self.ids();
+        ids.push_str(event.id);
+        ids.push('\n');
+        drop(ids);
+        let accepted = self.accepted.fetch_add(1, Ordering::AcqRel) + 1;
+        if accepted == self.head || accepted == self.expected {
             // Nobody listens any more: the case is over.
             let _gone = self.notices.send(Instant::now());
         }
@@ -38,23 +53,28 @@ impl Sink for Tally {
 }
 
 impl Receiving {
-    pub(crate) async fn start(latency: Duration, expected: u64) -> anyhow::Result<Self> {
-        ensure!(expected > 1, "the first event must not be the last one");
+    /// `owed` are the ids that have to come, each once. There are two notices: when so many are there, and when all are.
+    pub(crate) async fn start(latency: Duration, owed: Vec<String>, head: u64) -> anyhow::Result<Self> {
+        ensure!(head > 0 && head < owed.len() as u64, "the head must not be everything");
         let (sender, notices) = channel();
-        let tally = Tally {
-            expected,
+        let room = owed.iter().map(|id| id.len() + 1).sum();
+        let tally = Arc::new(Tally {
+            head,
+            expected: owed.len() as u64,
             accepted: AtomicU64::new(0),
+            ids: Mutex::new(String::with_capacity(room)),
             notices: sender,
-        };
+        });
         let settings = ReceiverSettings {
             latency,
             ..ReceiverSettings::default()
         };
-        let receiver = Receiver::start(settings, Arc::new(tally), Arc::new(SystemClock)).await?;
+        let receiver = Receiver::start(settings, Arc::clone(&tally) as _, Arc::new(SystemClock)).await?;
         Ok(Self {
             receiver,
             notices,
-            expected,
+            tally,
+            owed,
         })
     }
 
@@ -64,34 +84,25 @@ impl Receiving {
 
     /// Waits for the next notice; ends early if the worker does.
     pub(crate) fn notice(&self, worker: &Process) -> anyhow::Result<Instant> {
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            match self.notices.recv_timeout(Duration::from_millis(500)) {
-                Ok(at) => return Ok(at),
-                Err(RecvTimeoutError::Timeout) => {
-                    worker.line_within(Duration::ZERO)?;
-                }
-                Err(RecvTimeoutError::Disconnected) => bail!("the receiver is gone"),
-            }
+        if let Some(at) = worker.until(&self.notices, PATIENCE)? {
+            return Ok(at);
         }
-        let Stats { accepted, .. } = self.receiver.stats();
-        bail!("only {accepted} of {} events after {PATIENCE:?}", self.expected)
+        bail!("after {PATIENCE:?}: {}", self.difference())
     }
 
-    /// Every event once, and nothing else; gives how many requests it took.
-    pub(crate) async fn end(self) -> anyhow::Result<u64> {
-        let Stats {
-            requests,
-            accepted,
-            resent,
-            ..
-        } = self.receiver.stats();
-        self.receiver.stop().await;
-        let expected = self.expected;
-        ensure!(
-            accepted == expected && resent == 0,
-            "{expected} events expected, {accepted} accepted, {resent} of them again"
-        );
-        Ok(requests)
+    fn difference(&self) -> Difference {
+        Difference::of(&self.owed, &self.tally.ids())
+    }
+
+    /// Every owed id once, and nothing else, when nobody sends any more; gives what it took.
+    pub(crate) async fn end(self) -> anyhow::Result<Stats> {
+        let Self {
+            receiver, tally, owed, ..
+        } = self;
+        let stats = receiver.stats();
+        receiver.stop().await;
+        let difference = Difference::of(&owed, &tally.ids());
+        ensure!(difference.is_none(), "of {} events: {difference}", owed.len());
+        Ok(stats)
     }
 }

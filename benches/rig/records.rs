@@ -16,6 +16,9 @@ const COMMIT_MS: i64 = 1_793_899_800_000;
 /// No change has the number 0.
 const FIRST_LSN: u64 = 30_000_000;
 
+/// As it stands in a text within a text.
+const LINE: &str = r#", {\"sku\": \"C-3003\", \"n\": 1}"#;
+
 const RECORDED: &str = include_str!("../../tests/fixtures/debezium/3.6.3.Final/schema_payload.jsonl");
 
 /// One log of purchases, under a prefix of its own so that each case subscribes to just its records.
@@ -27,11 +30,23 @@ pub(crate) struct Log {
     pub(crate) wrapped: bool,
 }
 
+/// What else the records of a log have in common.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// A bare envelope is filled up to about so many bytes, with lines of the receipt.
+    pub(crate) bytes: usize,
+    /// So many members take turns; 0: every row is of a new one.
+    pub(crate) members: u32,
+}
+
 /// Writes records.
 #[derive(Debug)]
 pub(crate) struct Writer {
     /// `{"schema":…,"payload":`, or nothing.
     schema: String,
+    /// Lines of the receipt that fill it up.
+    lines: String,
+    members: u32,
     value: String,
     key: String,
 }
@@ -61,6 +76,10 @@ impl Log {
 
 impl Writer {
     pub(crate) fn new(wrapped: bool) -> anyhow::Result<Self> {
+        Self::shaped(wrapped, Shape::default())
+    }
+
+    pub(crate) fn shaped(wrapped: bool, shape: Shape) -> anyhow::Result<Self> {
         let mut schema = String::new();
         if wrapped {
             let line = RECORDED.lines().next().context("a recorded record")?;
@@ -69,16 +88,29 @@ impl Writer {
             let (recorded, _) = value.split_once(r#""payload":{"before""#).context("its schema")?;
             write!(schema, r#"{recorded}"payload":"#)?;
         }
-        Ok(Self {
+        let mut writer = Self {
             schema,
+            lines: String::new(),
+            members: shape.members,
             value: String::new(),
             key: String::new(),
-        })
+        };
+        let (_key, plain) = writer.write(0)?;
+        let plain = plain.len() - writer.schema.len();
+        writer.lines = LINE.repeat(shape.bytes.saturating_sub(plain) / LINE.len());
+        Ok(writer)
     }
 
     /// Key and value of one row's first change.
     pub(crate) fn write(&mut self, row: u32) -> anyhow::Result<(&str, &str)> {
-        let Self { schema, value, key } = self;
+        let Self {
+            schema,
+            lines,
+            members,
+            value,
+            key,
+        } = self;
+        let member = if *members == 0 { row } else { row % *members };
         let lsn = lsn(row);
         let (tx, cents) = (1000 + u64::from(row), row % 100);
         let end = if schema.is_empty() { "" } else { "}" };
@@ -87,11 +119,11 @@ impl Writer {
         value.clear();
         write!(
             value,
-            "{schema}{{\"before\":null,\"after\":{{\"id\":\"p-{row:08}\",\"user_id\":\"u-{row:08}\",\"merchant_id\":\"{MERCHANT}\",\
+            "{schema}{{\"before\":null,\"after\":{{\"id\":\"p-{row:08}\",\"user_id\":\"u-{member:08}\",\"merchant_id\":\"{MERCHANT}\",\
              \"final_amount\":\"120.{cents:02}\",\"refunded_amount\":\"0.00\",\"status\":\"completed\",\"earn_currency\":true,\
              \"created_at\":\"2026-11-05T17:29:{:02}.123456Z\",\"completed_at\":\"2026-11-05T17:30:00.123456Z\",\
              \"metadata\":\"{{\\\"channel\\\": \\\"till\\\", \\\"shop\\\": \\\"Bangkok, Siam Square\\\", \\\"cashier\\\": {row}, \
-             \\\"lines\\\": [{{\\\"sku\\\": \\\"A-1001\\\", \\\"n\\\": 2}}, {{\\\"sku\\\": \\\"B-2002\\\", \\\"n\\\": 1}}]}}\"}},\
+             \\\"lines\\\": [{{\\\"sku\\\": \\\"A-1001\\\", \\\"n\\\": 2}}, {{\\\"sku\\\": \\\"B-2002\\\", \\\"n\\\": 1}}{lines}]}}\"}},\
              \"source\":{{\"version\":\"3.6.3.Final\",\"connector\":\"postgresql\",\"name\":\"crm\",\"ts_ms\":{COMMIT_MS},\
              \"snapshot\":\"false\",\"db\":\"crm\",\"sequence\":\"[\\\"{lsn}\\\",\\\"{lsn}\\\"]\",\"ts_us\":{COMMIT_MS}207,\
              \"ts_ns\":{COMMIT_MS}207000,\"schema\":\"public\",\"table\":\"purchase_ledger\",\"txId\":{tx},\"lsn\":{lsn},\
@@ -119,6 +151,14 @@ pub(crate) fn event_id(consumer: Consumer, row: u32) -> String {
     };
     let (consumer, lsn) = (consumer.name(), lsn(row));
     format!("{consumer}:{effect}:purchase_ledger:p-{row:08}:{lsn}")
+}
+
+/// The ids of all events that so many rows owe, at those of these consumers that read purchases.
+pub(crate) fn owed(consumers: &str, rows: u32) -> Vec<String> {
+    let named = |consumer: &Consumer| consumers.split(',').any(|name| name == consumer.name());
+    let readers: Vec<Consumer> = READERS.into_iter().filter(named).collect();
+    let ids = |row| readers.iter().map(move |consumer| event_id(*consumer, row));
+    (0..rows).flat_map(ids).collect()
 }
 
 /// The row that an event's id speaks of; whether the rest of the id is right is another question.

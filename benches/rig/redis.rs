@@ -10,8 +10,9 @@ use anyhow::{Context as _, ensure};
 use super::PATIENCE;
 use super::process::Process;
 
-/// A shell watches over the server and ends it when its own input is closed: by us, or by our death.
-const WATCH: &str = r#"redis-server "$@" >/dev/null & echo $!; read -r _; kill $!; wait"#;
+/// A shell watches over the server and ends it when its own input is closed: by us, or by our death. It outlives the Ctrl-C that
+/// everything in the terminal gets.
+const WATCH: &str = r#"trap '' HUP INT TERM; redis-server "$@" >/dev/null & echo $!; read -r _; kill -9 $!; wait"#;
 /// How often a server that starts is asked whether it is there.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 

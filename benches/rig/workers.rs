@@ -1,24 +1,31 @@
-//! How each kind of worker is started.
+//! How the real worker is started.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use crm_event_processors::consumers::Consumer;
 
 use super::folder;
-use super::process::Process;
+use super::process::{Process, bound_to_us};
 use super::records::PROGRAM;
 use crate::member::SESSION_TIMEOUT_MS;
 
 /// Where a worker finds everything.
 #[derive(Debug, Clone)]
 pub(crate) struct Surroundings {
+    /// Which binary it is.
+    pub(crate) worker: PathBuf,
     pub(crate) brokers: String,
     pub(crate) redis: String,
     pub(crate) inngest: String,
     pub(crate) prefix: String,
     /// A group that nobody was in before starts at the log's begin.
     pub(crate) group: String,
+}
+
+/// The worker that cargo builds with the benches: its dependencies have the features that tests ask for, as a shipped one's have not.
+pub(crate) fn built_with_benches() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_crm-event-processors"))
 }
 
 /// The real binary.
@@ -34,6 +41,13 @@ pub(crate) struct Real<'a> {
 
 impl Real<'_> {
     pub(crate) fn start(&self, name: &str, surroundings: &Surroundings) -> anyhow::Result<Process> {
+        let mut command = self.command(surroundings)?;
+        command.args(["--rust-log", "warn", "--log-format", "text"]);
+        Process::start(name, command)
+    }
+
+    /// Everything but what it logs.
+    pub(crate) fn command(&self, surroundings: &Surroundings) -> anyhow::Result<Command> {
         std::fs::create_dir_all(folder())?;
         let program = folder().join("program.json");
         std::fs::write(&program, PROGRAM)?;
@@ -44,13 +58,14 @@ impl Real<'_> {
             push,
         } = self;
         let Surroundings {
+            worker,
             brokers,
             redis,
             inngest,
             prefix,
             group,
         } = surroundings;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_crm-event-processors"));
+        let mut command = bound_to_us(worker);
         command.arg("run").env_clear();
         command.arg("--program-file").arg(program);
         command.args(["--kafka-bootstrap-servers", brokers, "--redis-url", redis]);
@@ -71,6 +86,8 @@ impl Real<'_> {
         }
         command.args(["--kafka-session-timeout-ms", &SESSION_TIMEOUT_MS.to_string()]);
         command.args(["--http-addr", "off"]);
+        // A look at everything around it is no work of a record.
+        command.args(["--source-poll-secs", "0"]);
         if let Some((url, ratio)) = push {
             command.args([
                 "--otel-exporter-otlp-endpoint",
@@ -85,20 +102,6 @@ impl Real<'_> {
                 ratio,
             ]);
         }
-        command.args(["--rust-log", "warn", "--log-format", "text"]);
-        Process::start(name, command)
+        Ok(command)
     }
-}
-
-/// The worker that this one replaces, in the way it was written.
-pub(crate) fn old(modules: &Path, surroundings: &Surroundings) -> anyhow::Result<Process> {
-    let mut command = Command::new("node");
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/old-worker/worker.js"));
-    command.env("NODE_PATH", modules).env("NODE_ENV", "production");
-    command.env("KAFKA_BROKERS", &surroundings.brokers);
-    command.env("KAFKA_GROUP", &surroundings.group);
-    command.env("TOPIC", format!("{}.public.purchase_ledger", surroundings.prefix));
-    command.env("REDIS_URL", &surroundings.redis);
-    command.env("INNGEST_URL", format!("{}/e/dev", surroundings.inngest));
-    Process::start("old-worker", command)
 }

@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 use crate::rig::process::Process;
 use crate::rig::records::{self, Log};
 use crate::rig::redis::Redis;
-use crate::rig::workers::{Real, Surroundings};
+use crate::rig::workers::{Real, Surroundings, built_with_benches};
 use crate::rig::{brokers, folder};
 use books::Books;
 use load::Load;
@@ -69,6 +69,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     );
     let receiver = runtime.block_on(receiver)?;
     let surroundings = Surroundings {
+        worker: built_with_benches(),
         brokers: kafka.bootstrap_servers().to_owned(),
         redis: redis.url(),
         inngest: receiver.base_url(),

@@ -137,7 +137,7 @@ pub(super) async fn open(settings: &Reconciling) -> anyhow::Result<(Books, Arc<d
     let client = Arc::new(Client::new(&settings.database)?.with_patience(PATIENCE));
     let books = Books::new(Arc::clone(&client));
     books.overdue().await?;
-    let rules = postgres::rule_book(Arc::clone(&client), None, None, programs).await?;
+    let rules = postgres::rule_book(Arc::clone(&client), None, None, programs, &|_logged| {}).await?;
     Ok((books, Arc::new(PostgresLedger::new(client)), rules))
 }
 

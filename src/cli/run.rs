@@ -1,5 +1,6 @@
 //! `run`: puts the real parts together and runs the pipeline until SIGTERM.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,12 @@ use futures::future::OptionFuture;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::config::understood;
 use super::{Code, hang, look};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Checking, Looking, Out, Problems, RunFlags, Settings, ShadowOut, Way};
 use crate::console;
-use crate::consumers::Rules;
+use crate::consumers::{Consumer, Rules};
 use crate::dead_letters::{DeadLetters, KafkaDeadLetters, Queue};
 use crate::dedupe::{Dedupe, RedisDedupe, RedisSettings};
 use crate::doctor::Question;
@@ -22,16 +24,21 @@ use crate::kafka::{self, Membership};
 use crate::loyalty::Programs;
 use crate::pipeline::source::Failure;
 use crate::pipeline::{self, Exit, Ports, Randomness, RuleBook};
-use crate::postgres::{self, Books, Ledger, PostgresLedger};
+use crate::postgres::{self, Books, Ledger, LedgerError, PostgresLedger, Waits};
 use crate::reconcile::Reconciler;
 use crate::record::{Budget, Topics};
 use crate::shadow::nowhere::{CompareOnly, Nowhere};
 use crate::shadow::{Decisions, FileDecisions};
+use crate::telemetry::reach::Reach;
 use crate::telemetry::{self, Telemetry, logging};
 
-/// The most records and bytes in memory between fetch and finish.
-pub const MAX_RECORDS: usize = 16_384;
+/// The most bytes of records in memory between fetch and finish.
 pub const MAX_BYTES: usize = 32 * 1024 * 1024;
+/// While they flow.
+const FLOWING_BYTES: usize = 16 * 1024 * 1024;
+/// However few flow: a partition that a consumer holds is paused alone before all of it is used (`pipeline`, 10,000 records),
+/// and the others go on in what is left.
+const MAX_RECORDS: usize = 16_384;
 /// How often progress is committed.
 pub const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a revocation waits for lanes, but never more than half of a session.
@@ -44,15 +51,26 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 pub const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(flags: &RunFlags) -> anyhow::Result<Code> {
-    let (settings, Looking { every, source }) = flags.understood()?;
+    let (settings, looking) = flags.understood()?;
+    let config = understood(&settings, &looking);
+    let Looking { every, source } = looking;
     logging::start(settings.log_format, &settings.log_filter);
     let programs = settings.program_file.as_deref().map(read_programs).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let looks = every.map(|every| (look::question(Checking::from_flags(&flags.flags), source), every));
-    let ended = runtime.block_on(work(settings, programs, looks));
+    let ended = runtime.block_on(work(settings, config, programs, looks));
     // Nothing of worth runs any more; whatever hangs in there must not keep the process.
     runtime.shutdown_background();
     ended
+}
+
+/// How much may be in memory between fetch and finish. While records flow, two batches for each lane of the consumer that has
+/// most of them: while one is under way, the next one grows.
+#[must_use]
+pub fn budget(consumers: &[(Consumer, usize)]) -> Budget {
+    let widest = consumers.iter().map(|(_, lanes)| *lanes).max().unwrap_or(1);
+    let flowing = widest * 2 * pipeline::MAX_BATCH;
+    Budget::flowing(flowing, FLOWING_BYTES, flowing.max(MAX_RECORDS), MAX_BYTES)
 }
 
 /// Reads and checks a program file.
@@ -64,6 +82,7 @@ pub(super) fn read_programs(path: &str) -> anyhow::Result<Programs> {
 
 async fn work(
     settings: Settings,
+    config: String,
     programs: Option<Programs>,
     looks: Option<(Question, Duration)>,
 ) -> anyhow::Result<Code> {
@@ -74,7 +93,7 @@ async fn work(
     let owner = format!("{:016x}", randomness.number());
     let telemetry = Arc::new(telemetry_of(&settings, &owner)?);
     if let Some(address) = settings.http {
-        let routes = routes(&settings, &telemetry);
+        let routes = routes(&settings, address, config, &telemetry);
         let served = telemetry::http::serve(address, routes, shutdown.child_token()).await;
         let served = served.map_err(|error| Problems(vec![format!("HTTP_ADDR {address} cannot be bound: {error}")]));
         let (address, _task) = served?;
@@ -87,7 +106,10 @@ async fn work(
     // Waiting for the database, and looking whether everything is there with slow brokers, may take a while. Nothing is in
     // hand before.
     let started = async {
-        let (knowledge, book) = knowledge(&settings, programs).await?;
+        telemetry.begins("asks the database for the cut-off and the programs");
+        let waits = |error: &LedgerError| telemetry.begins(&format!("waits: {error}"));
+        let (knowledge, book) = knowledge(&settings, programs, &waits).await?;
+        telemetry.begins("looks at brokers, topics and grants");
         anyhow::Ok((knowledge, book, join(&settings, Arc::clone(&telemetry)).await?))
     };
     let (knowledge, book, (handle, source)) = tokio::select! {
@@ -103,7 +125,7 @@ async fn work(
         commit_interval: COMMIT_INTERVAL,
         revoke_deadline: revoke_deadline(settings.session_timeout_ms),
         drain_deadline: DRAIN_DEADLINE,
-        max_records: MAX_RECORDS,
+        max_records: budget(&settings.consumers).max_records(),
         max_bytes: MAX_BYTES,
         accept_dead_letters: settings.accept_dead_letters,
     };
@@ -175,15 +197,17 @@ fn telemetry_of(settings: &Settings, instance: &str) -> anyhow::Result<Telemetry
     Ok(Telemetry::outward(push, traces, instance, &runtime)?)
 }
 
-/// What is served: the endpoints, and the console if it is wanted.
-fn routes(settings: &Settings, telemetry: &Arc<Telemetry>) -> axum::Router {
-    let endpoints = telemetry::http::routes(Arc::clone(telemetry));
-    let Some(reach) = settings.console else {
+/// What is served at this address: the endpoints, and the console if it is wanted.
+fn routes(settings: &Settings, address: SocketAddr, config: String, telemetry: &Arc<Telemetry>) -> axum::Router {
+    // Whoever may see the console may see what it shows.
+    let reach = settings.console.unwrap_or_else(|| Reach::of(address));
+    let endpoints = telemetry::http::routes(Arc::clone(telemetry), reach);
+    if settings.console.is_none() {
         return endpoints;
-    };
+    }
     let worker = console::Worker {
         telemetry: Arc::clone(telemetry),
-        config: format!("{settings:#?}"),
+        config,
     };
     endpoints.merge(console::routes(Arc::new(worker), reach))
 }
@@ -264,6 +288,7 @@ pub(super) struct Knowledge {
 pub(super) async fn knowledge(
     settings: &Settings,
     programs: Option<Programs>,
+    waits: Waits<'_>,
 ) -> anyhow::Result<(Knowledge, RuleBook)> {
     let Some(url) = &settings.database else {
         let programs = Arc::new(programs.unwrap_or_default());
@@ -276,7 +301,8 @@ pub(super) async fn knowledge(
         Way::Deliver { cache_url, .. } => {
             let cache = postgres::RulesCache::new(cache_url, url);
             let cache = cache.map_err(|error| Problems(vec![format!("CRM_CACHE_REDIS_URL: {error}")]))?;
-            let book = postgres::rule_book(Arc::clone(&client), Some(cache), settings.effective_from, programs).await?;
+            let (client_too, given) = (Arc::clone(&client), settings.effective_from);
+            let book = postgres::rule_book(client_too, Some(cache), given, programs, waits).await?;
             let knowledge = Knowledge {
                 ledger: Some(ledger),
                 books: Some(Books::new(client)),
@@ -284,7 +310,7 @@ pub(super) async fn knowledge(
             Ok((knowledge, book))
         }
         Way::Shadow(_) => {
-            let book = postgres::rule_book_of_shadow(client, settings.effective_from, programs).await?;
+            let book = postgres::rule_book_of_shadow(client, settings.effective_from, programs, waits).await?;
             let knowledge = Knowledge {
                 ledger: Some(Arc::new(CompareOnly(ledger))),
                 books: None,
@@ -339,8 +365,7 @@ async fn join(
         revoke_deadline: revoke_deadline(settings.session_timeout_ms),
         orders: settings.orders.clone(),
         start_at: settings.start_at,
-        budget: Budget::new(MAX_RECORDS, MAX_BYTES),
-        max_records: MAX_RECORDS,
+        budget: budget(&settings.consumers),
     };
     let runtime = tokio::runtime::Handle::current();
     let joined = tokio::task::spawn_blocking(move || kafka::start(membership, runtime, telemetry)).await?;

@@ -13,7 +13,7 @@ use crate::connectors::{Access, Platform, rules};
 pub struct RunFlags {
     #[command(flatten)]
     pub flags: Flags,
-    /// Look at everything around the worker as `check` does, every so many seconds, and show it as metrics; 0: never. Default 60.
+    /// Look at everything around the worker as `check` does, every so many seconds (at most 300), and show it as metrics; 0: never. Default 60.
     #[arg(long, env = "SOURCE_POLL_SECS", value_name = "SECONDS", help_heading = "Operations")]
     pub source_poll_secs: Option<String>,
     #[command(flatten)]
@@ -57,6 +57,9 @@ pub struct Watched {
 }
 
 const DEFAULT_POLL_SECS: u32 = 60;
+const MOST_POLL_SECS: u32 = 300;
+/// More seldom, and alerts that wait for minutes would be about what has passed.
+pub const SLOWEST_LOOK: Duration = Duration::from_secs(1).saturating_mul(MOST_POLL_SECS);
 
 impl RunFlags {
     /// # Errors
@@ -84,7 +87,7 @@ impl RunFlags {
 
     fn every(&self, problems: &mut Vec<String>) -> Option<Duration> {
         let mut reader = Reader { problems: Vec::new() };
-        let number = reader.number(self.source_poll_secs.as_deref(), "SOURCE_POLL_SECS", 0..=3600);
+        let number = reader.number(self.source_poll_secs.as_deref(), "SOURCE_POLL_SECS", 0..=MOST_POLL_SECS);
         problems.append(&mut reader.problems);
         match number.unwrap_or(DEFAULT_POLL_SECS) {
             0 => None,

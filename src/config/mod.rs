@@ -21,13 +21,13 @@ use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 
-use crate::console::Reach;
 use crate::consumers::Consumer;
 use crate::debezium::DecimalMode;
 use crate::kafka::{Connection, Group, StartAt};
 use crate::postgres::DatabaseUrl;
 use crate::progress::{ConsumerSet, Orders};
 use crate::rows::Table;
+use crate::telemetry::reach::Reach;
 use crate::telemetry::{Push, TracePush, logging};
 
 pub use crate::pipeline::OldRecords;
@@ -36,7 +36,7 @@ pub use connecting::{ConnectFlags, Connecting, PlatformFlags, connector_variable
 pub use deciding::Deciding;
 pub use flags::{Flags, variables};
 pub use letters::Letters;
-pub use looking::{Looking, RunFlags, SourceFlags, Watched};
+pub use looking::{Looking, RunFlags, SLOWEST_LOOK, SourceFlags, Watched};
 pub use reconciling::{Out, Reconciling};
 pub use secret::Secret;
 pub use way::{ShadowOut, Way};

@@ -77,7 +77,12 @@ impl Reader {
         let ratio: Option<f64> = self.parsed(text, "OTEL_TRACES_SAMPLER_ARG", "a number from 0 to 1");
         let is_one = ratio.is_none_or(|ratio| (0.0..=1.0).contains(&ratio));
         self.demand(is_one, "OTEL_TRACES_SAMPLER_ARG is no number from 0 to 1");
-        let sampler = given(flags.otel_traces_sampler.as_deref())?;
+        let sampler = given(flags.otel_traces_sampler.as_deref());
+        self.demand(
+            sampler.is_some() || ratio.is_none(),
+            "OTEL_TRACES_SAMPLER_ARG without OTEL_TRACES_SAMPLER says nothing: set it to traceidratio",
+        );
+        let sampler = sampler?;
         match sampler.strip_prefix("parentbased_").unwrap_or(sampler) {
             "always_on" => Some(1.0),
             "always_off" => Some(0.0),
@@ -141,8 +146,10 @@ impl Reader {
 
 /// The path of the common address goes on.
 fn below(common: Option<Url>, path: &str) -> Option<Url> {
-    let common = common?;
-    format!("{}/{path}", common.as_str().trim_end_matches('/')).parse().ok()
+    let mut common = common?;
+    // Its query, which may be a key, stays behind the path.
+    common.path_segments_mut().ok()?.pop_if_empty().extend(path.split('/'));
+    Some(common)
 }
 
 /// `name=value` pairs separated by commas, values percent-encoded.
@@ -212,6 +219,21 @@ mod tests {
         let push = read(common).expect("valid").expect("a push");
         assert_eq!(push.endpoint.as_str(), "https://otlp.example.com/otlp/v1/metrics");
         assert_eq!(push.interval, Duration::from_secs(60));
+        for (given, expected) in [
+            ("https://otlp.example.com", "https://otlp.example.com/v1/metrics"),
+            (
+                "https://otlp.example.com/a?key=k%2F1",
+                "https://otlp.example.com/a/v1/metrics?key=k%2F1",
+            ),
+            (
+                "https://otlp.example.com/a/?key=k",
+                "https://otlp.example.com/a/v1/metrics?key=k",
+            ),
+        ] {
+            let push = read(|flags| flags.otel_exporter_otlp_endpoint = some(given));
+            let push = push.expect("valid").expect("a push");
+            assert_eq!(push.endpoint.as_str(), expected);
+        }
         assert_eq!(push.resource["service.name"], "crm-event-processors");
         let special = read(|flags| {
             common(flags);
@@ -262,6 +284,16 @@ mod tests {
             let read = traces(endpoint, own, sampler, argument);
             assert_eq!(read, expected, "{endpoint:?} {own:?} {sampler:?} {argument:?}");
         }
+    }
+
+    #[test]
+    fn a_ratio_without_a_sampler_is_refused_for_it_would_be_taken_for_one() {
+        let alone = outward(|flags| {
+            flags.otel_exporter_otlp_traces_endpoint = some("http://localhost:4318/v1/traces");
+            flags.otel_traces_sampler_arg = some("0.01");
+        });
+        let problem = alone.expect_err("every batch would be traced").to_string();
+        assert!(problem.contains("set it to traceidratio"), "{problem}");
     }
 
     #[test]

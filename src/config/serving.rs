@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::{Flags, Reader, given, shown};
-use crate::console::{Reach, is_this_machine};
+use crate::telemetry::reach::Reach;
 
 impl Reader {
     pub(super) fn http(&mut self, flags: &Flags) -> Option<SocketAddr> {
@@ -30,7 +30,7 @@ impl Reader {
         self.demand(!is_off, "CONSOLE would be served nowhere: HTTP_ADDR is off");
         if let Some(address) = http {
             self.demand(
-                reach == Reach::Everybody || is_this_machine(address),
+                reach == Reach::Everybody || Reach::of(address) == Reach::ThisMachine,
                 &format!(
                     "CONSOLE=1 shows the console on this machine alone, and HTTP_ADDR is {address}: CONSOLE=exposed shows it to \
                      whoever reaches that address; or leave it out and call `console --worker`"

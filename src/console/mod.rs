@@ -7,19 +7,19 @@
 mod page;
 mod worker;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::dead_letters::filed::{Filter, Place};
+use crate::telemetry::reach::{Reach, guard};
 use page::Page;
 
 pub use worker::Worker;
@@ -39,26 +39,10 @@ pub trait Tells: Send + Sync {
     fn letter(&self, place: Place) -> BoxFuture<'_, Result<Value, String>>;
 }
 
-/// Who may look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// Whoever sits at this machine. Requests must name it: a page of somebody else's whose name was made to lead here would
-    /// otherwise read what is shown.
-    ThisMachine,
-    /// Whoever reaches the address.
-    Everybody,
-}
-
 #[derive(Clone)]
 struct Shared {
     tells: Arc<dyn Tells>,
     page: Arc<Page>,
-}
-
-/// Whether nobody but this machine reaches the address.
-#[must_use]
-pub const fn is_this_machine(address: SocketAddr) -> bool {
-    address.ip().is_loopback()
 }
 
 /// The page at `/console`, and what it asks for below.
@@ -75,35 +59,11 @@ pub fn routes(tells: Arc<dyn Tells>, reach: Reach) -> Router {
         .route("/console/letter.json", get(letter))
         .with_state(shared)
         .layer(middleware::from_fn_with_state(reach, guard))
-}
-
-async fn guard(State(reach): State<Reach>, request: Request, next: Next) -> Response {
-    let answer = if reach == Reach::Everybody || names_this_machine(request.headers()) {
-        next.run(request).await
-    } else {
-        let said = "this console is for this machine: ask for 127.0.0.1 or localhost\n";
-        (StatusCode::MISDIRECTED_REQUEST, said).into_response()
-    };
-    guarded(answer)
-}
-
-/// Whether the request was meant for this machine, by the name in it.
-fn names_this_machine(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let Some(host) = host else { return false };
-    if let Ok(address) = host.parse::<SocketAddr>() {
-        return address.ip().is_loopback();
-    }
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = name.trim_matches(['[', ']']);
-    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        .layer(middleware::map_response(guarded))
 }
 
 /// What holds of every answer.
-fn guarded(mut answer: Response) -> Response {
+async fn guarded(mut answer: Response) -> Response {
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -199,38 +159,6 @@ mod tests {
     use super::*;
     use crate::consumers::Consumer;
     use crate::dead_letters::Queue;
-
-    #[test]
-    fn a_request_must_name_this_machine() {
-        let names = |host: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, HeaderValue::from_str(host).expect("a header"));
-            names_this_machine(&headers)
-        };
-        for host in [
-            "127.0.0.1:8080",
-            "localhost:1",
-            "LOCALHOST",
-            "[::1]:80",
-            "[::1]",
-            "127.0.0.1",
-            "127.9.9.9:1",
-        ] {
-            assert!(names(host), "{host}");
-        }
-        for host in [
-            "evil.example:8080",
-            "127.0.0.1.evil.example",
-            "localhost.evil.example:80",
-            "10.0.0.1:8080",
-            "",
-            ":80",
-            "[::2]:80",
-        ] {
-            assert!(!names(host), "{host}");
-        }
-        assert!(!names_this_machine(&HeaderMap::new()));
-    }
 
     #[test]
     fn a_filter_is_read_from_a_query_and_nothing_else_is_taken_for_one() {

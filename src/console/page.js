@@ -25,7 +25,8 @@ function ms(value) {
   if (value < 10) return `${value.toFixed(1)} ms`;
   if (value < 1000) return `${value.toFixed(0)} ms`;
   if (value < 60000) return `${(value / 1000).toFixed(1)} s`;
-  return age(value);
+  // What took longer than the worker tells apart.
+  return value < 3600000 ? age(value) : "≥ 1 h";
 }
 function age(span) {
   const seconds = Math.max(0, Math.round(span / 1000));
@@ -34,7 +35,17 @@ function age(span) {
   if (seconds < 86400) return `${Math.floor(seconds / 3600)} h`;
   return `${Math.floor(seconds / 86400)} d`;
 }
-const clock = (at) => (typeof at === "number" ? new Date(at).toISOString().slice(11, 19) : "–");
+function stamp(at) {
+  if (typeof at !== "number") return "–";
+  // What is no time is shown as the number that it is: one odd record hides none of the others.
+  try { return new Date(at).toISOString(); } catch { return String(at); }
+}
+const dayOf = (at) => stamp(at).split("T")[0];
+function clock(at, now) {
+  const [day, time] = stamp(at).split("T");
+  if (time === undefined) return day;
+  return day === dayOf(now) ? time.slice(0, 8) : `${day} ${time.slice(0, 8)}`;
+}
 
 // Drawn again only when it changed, so that a selection and a reader's place stay.
 const drawn = new Map();
@@ -64,65 +75,110 @@ function banner(state, why, totals) {
   }));
 }
 
-// What was seen since the page was opened: the worker keeps no history.
-const POINTS = 120;
+// What was seen since the page was opened, each with its time: the worker keeps no history.
+const SPAN_S = 120;
+const GAP_S = 5;
 const history = new Map();
-function remember(key, value) {
-  const points = history.get(key) ?? [];
-  points.push(value);
-  if (points.length > POINTS) points.shift();
+function remember(key, value, nowS) {
+  const points = (history.get(key) ?? []).filter((point) => nowS - point.atS <= SPAN_S);
+  points.push({ atS: nowS, value });
   history.set(key, points);
   return points;
 }
 const SVG = "http://www.w3.org/2000/svg";
-function spark(what, points) {
-  const most = Math.max(...points, 1);
+function spark() {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", "spark");
-  svg.setAttribute("viewBox", `0 0 ${POINTS - 1} 20`);
+  svg.setAttribute("viewBox", `0 0 ${SPAN_S} 20`);
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", inert(`${what}: now ${plain.format(points.at(-1))}, at most ${plain.format(Math.max(...points))}`));
-  const line = document.createElementNS(SVG, "polyline");
-  const from = POINTS - points.length;
-  line.setAttribute("points", points.map((value, at) => `${from + at},${(19 - (18 * value) / most).toFixed(1)}`).join(" "));
-  svg.append(line);
+  const path = document.createElementNS(SVG, "path");
+  svg.append(path);
   const place = make("td");
   place.append(svg);
-  return place;
+  return { place, svg, path };
+}
+// The right edge is now; where nobody looked there is no line.
+function trace({ svg, path }, what, points, nowS) {
+  const highest = Math.max(...points.map((point) => point.value));
+  const most = Math.max(highest, 1);
+  const way = points.map((point, at) => {
+    const isBroken = at === 0 || point.atS - points[at - 1].atS > GAP_S;
+    const [x, y] = [SPAN_S - (nowS - point.atS), 19 - (18 * point.value) / most];
+    return `${isBroken ? "M" : "L"}${x.toFixed(1)},${y.toFixed(1)}`;
+  });
+  path.setAttribute("d", way.join(" "));
+  svg.setAttribute("aria-label", inert(`${what}: now ${plain.format(points.at(-1).value)}, at most ${plain.format(highest)}`));
 }
 
 const OUTCOMES = ["delivered", "superseded", "duplicate", "ignored", "dead_lettered", "shadowed", "control"];
 const rateOf = (one) => Object.values(one.rates ?? {}).reduce((sum, rate) => sum + rate, 0);
 
+// The rows stay, and what is in them is changed: a reader keeps his place and his selection.
+const lines = new Map();
+function lineOf(name) {
+  const known = lines.get(name);
+  if (known) return known;
+  const line = { word: make("span", "", { class: "word", "data-tone": "bad" }), lags: spark(), rates: spark(), when: make("span"), error: make("span") };
+  for (const number of ["lag", "rate", "flying", "p50", "p95", "p99"]) line[number] = cell("", "number");
+  line.outcomes = cell("", "long");
+  const place = head(name);
+  place.append(" ", line.word);
+  const errors = cell("", "long");
+  errors.append(line.when, line.error);
+  line.row = row(
+    place, line.lag, line.lags.place, line.rate, line.rates.place, line.flying, line.outcomes, line.p50, line.p95, line.p99, errors,
+  );
+  lines.set(name, line);
+  return line;
+}
+function put(node, text) {
+  const shown = inert(text);
+  if (node.textContent !== shown) node.textContent = shown;
+}
+
 function consumers(told) {
-  const rows = list(told.consumers).map((one) => {
+  const all = list(told.consumers);
+  const nowS = performance.now() / 1000;
+  for (const one of all) {
+    const line = lineOf(one.name);
     const rate = rateOf(one);
-    const lags = remember(`lag ${one.name}`, one.lag ?? 0);
-    const rates = remember(`rate ${one.name}`, rate);
-    const outcomes = OUTCOMES.filter((outcome) => one.outcomes?.[outcome] > 0)
-      .map((outcome) => `${outcome} ${count(one.outcomes[outcome])}`).join(", ");
     const error = one.last_error;
-    const waits = one.standing_still ?? one.halted;
     const latency = one.latency_ms ?? {};
-    const name = head(one.name);
-    if (waits) name.append(" ", make("span", one.halted ? "halted" : "stands still", { class: "word", "data-tone": "bad" }));
-    return row(
-      name, cell(count(one.lag), "number"), spark(`Lag of ${one.name}`, lags),
-      cell(rate.toFixed(1), "number"), spark(`Records a second of ${one.name}`, rates),
-      cell(count(one.in_flight), "number"), cell(outcomes, "long"),
-      cell(ms(latency.p50), "number"), cell(ms(latency.p95), "number"), cell(ms(latency.p99), "number"),
-      cell(error ? `${age(told.now_ms - error.at_ms)} ago, ${error.target}: ${error.detail}` : "–", "long"),
-    );
-  });
-  byId("consumer-rows").replaceChildren(...rows);
+    put(line.word, one.halted ? "halted" : one.standing_still ? "stands still" : "");
+    put(line.lag, count(one.lag));
+    put(line.rate, rate.toFixed(1));
+    put(line.flying, count(one.in_flight));
+    put(line.outcomes, OUTCOMES.filter((outcome) => one.outcomes?.[outcome] > 0)
+      .map((outcome) => `${outcome} ${count(one.outcomes[outcome])}`).join(", "));
+    for (const part of ["p50", "p95", "p99"]) put(line[part], ms(latency[part]));
+    put(line.when, error ? `${age(told.now_ms - error.at_ms)} ago, ` : "–");
+    put(line.error, error ? `${error.target}: ${error.detail}` : "");
+    trace(line.lags, `Lag of ${one.name}`, remember(`lag ${one.name}`, one.lag ?? 0, nowS), nowS);
+    trace(line.rates, `Records a second of ${one.name}`, remember(`rate ${one.name}`, rate, nowS), nowS);
+  }
+  draw("consumer-rows", all.map((one) => one.name), () => all.map((one) => lineOf(one.name).row));
+  const lost = told.undecodable;
+  put(byId("decode"), lost ? `Decode, for all of them: last error ${age(told.now_ms - lost.at_ms)} ago, ${lost.target}: ${lost.detail}`
+    : "Decode, for all of them: no error.");
+}
+
+function client(told) {
+  const one = told.client ?? {};
+  const paused = Object.entries(one.paused ?? {}).filter(([, partitions]) => partitions > 0)
+    .map(([cause, partitions]) => `, partitions paused for ${cause}: ${count(partitions)}`);
+  const last = one.last_rebalance ? `, the last reason it gave: ${one.last_rebalance}` : "";
+  // Before the first tick nothing has gone round, and there is no time.
+  put(byId("client"), told.client && told.now_ms > 0 ? `Kafka client: polled ${age(one.poll_age_ms)} ago, the pipeline ticked ${age(one.tick_age_ms)} ago, `
+    + `a commit outstanding for ${age(one.commit_age_ms)}${paused.join("")}, ${count(one.rebalances)} rebalances${last}.` : "");
 }
 
 const MOST_PARTITIONS = 200;
 function partitions(told) {
   const all = list(told.partitions);
   const isWaiting = (one) => one.outstanding > 0 || one.paused || list(one.held_by).length > 0;
-  const shown = [...all.filter(isWaiting), ...all.filter((one) => !isWaiting(one))].slice(0, MOST_PARTITIONS);
+  const sorted = [...all.filter(isWaiting), ...all.filter((one) => !isWaiting(one))];
+  const [shown, left] = [sorted.slice(0, MOST_PARTITIONS), sorted.slice(MOST_PARTITIONS)];
   const halted = list(told.halted);
   draw("partition-rows", [halted, shown], () => [
     ...halted.map((one) => row(
@@ -140,9 +196,9 @@ function partitions(told) {
       );
     }),
   ]);
-  const left = all.length - shown.length;
-  byId("partition-note").textContent = all.length + halted.length === 0 ? "None is assigned to this worker."
-    : left > 0 ? `${left} more, in which nothing waits.` : "";
+  const waiting = left.filter(isWaiting).length;
+  const more = waiting > 0 ? `${left.length} more; in ${waiting} of them something waits.` : `${left.length} more, in which nothing waits.`;
+  put(byId("partition-note"), all.length + halted.length === 0 ? "None is assigned to this worker." : left.length > 0 ? more : "");
 }
 function tone(text, kind) {
   const place = make("td");
@@ -158,7 +214,7 @@ function source(told) {
   const well = findings.length - open.length;
   byId("source-note").textContent = look
     ? `Looked at ${age(told.now_ms - look.looked_ms)} ago: ${well} of ${findings.length} are well.`
-    : "This worker does not look at connector, slot and group (SOURCE_POLL_SECS). The command check does.";
+    : "No look at connector, slot and group yet, or none is made (SOURCE_POLL_SECS). The command check looks.";
   draw("findings", open, () => open.map((one) => {
     const item = make("li");
     const [word, kind] = SEVERITIES[one.severity];
@@ -186,8 +242,8 @@ function recent(told) {
   const holds = (one) => [one.row, one.reason, one.table, one.topic].some((part) => String(part ?? "").toLowerCase().includes(text));
   const shown = all.filter((one) => (!consumer || one.consumer === consumer) && (!outcome || one.outcome === outcome) && (!text || holds(one)));
   byId("recent-count").textContent = `${shown.length} of ${all.length}`;
-  draw("recent-rows", shown, () => shown.map((one) => row(
-    cell(clock(one.at_ms), "mono"), cell(one.consumer), cell(one.table ?? "–"), cell(one.row ?? "–", "mono"),
+  draw("recent-rows", [dayOf(told.now_ms), shown], () => shown.map((one) => row(
+    cell(clock(one.at_ms, told.now_ms), "mono"), cell(one.consumer), cell(one.table ?? "–"), cell(one.row ?? "–", "mono"),
     tone(one.outcome, TONES[one.outcome] ?? "none"), cell(one.reason ?? "–"),
     cell(`${one.topic}/${one.partition}/${one.offset}`, "mono"),
   )));
@@ -204,56 +260,76 @@ function settings(told) {
 
 function lettersNote(told) {
   byId("letters-filter").hidden = !told.has_letters;
-  const written = list(told.recent).filter((one) => one.outcome === "dead_lettered").length;
   byId("letters-note").textContent = told.has_letters ? ""
-    : `${written} among the recent records. To read them: crm-event-processors console, with KAFKA_BOOTSTRAP_SERVERS, or dlq list.`;
+    : `${count(told.totals?.letters)} written since the start. To read them: crm-event-processors console, with KAFKA_BOOTSTRAP_SERVERS, or dlq list.`;
 }
 
 let last = null;
+// Times of performance.now(), which no clock that is set moves: of the last answer, and since when one is wanted.
 let lastAt = 0;
+let wantedAt = 0;
+let trouble = "";
 let paused = false;
 function show(told) {
   byId("version").textContent = inert(told.version ?? "");
-  const sum = (of) => list(told.consumers).reduce((all, one) => all + (of(one) ?? 0), 0);
+  const totals = told.totals ?? {};
+  const rate = totals.received_a_second;
   banner(told.flow?.state ?? (told.ready ? "flowing" : "held"), list(told.flow?.why ?? told.problems), [
-    ["records a second", sum(rateOf).toFixed(1)],
-    ["behind", count(sum((one) => one.lag))],
-    ["in flight", count(sum((one) => one.in_flight))],
-    ["dead letters since the start", count(sum((one) => one.outcomes?.dead_lettered))],
+    ["records a second", typeof rate === "number" ? rate.toFixed(1) : "–"],
+    ["behind", count(totals.behind)],
+    ["in flight", count(totals.in_flight)],
+    ["dead letters written since the start", count(totals.letters)],
     ["partitions", count(list(told.partitions).length + list(told.halted).length)],
   ]);
   consumers(told);
   partitions(told);
+  client(told);
   source(told);
   recent(told);
   lettersNote(told);
   settings(told);
 }
 
-async function ask(path) {
-  const answer = await fetch(path, { cache: "no-store", credentials: "omit", redirect: "error", signal: AbortSignal.timeout(30000) });
+async function ask(path, patienceMs) {
+  const answer = await fetch(path, { cache: "no-store", credentials: "omit", redirect: "error", signal: AbortSignal.timeout(patienceMs) });
   const told = await answer.json().catch(() => ({ error: `${answer.status}` }));
   if (!answer.ok) throw new Error(told.error ?? `${answer.status}`);
   return told;
 }
 
+// The command waits 5 s for the worker, and then says what is wrong.
+const DATA_MS = 6000;
+// Letters are read from the brokers, and there may be many of them.
+const LETTERS_MS = 600000;
+const SILENT_MS = 5000;
+const isWanted = () => !paused && document.visibilityState === "visible";
+function silent() {
+  const why = trouble || `There was no answer for more than ${SILENT_MS / 1000} s.`;
+  banner("silent", [why, last ? "What is below is what was said last." : "Nothing is known yet."], []);
+}
 async function poll() {
-  if (!paused && document.visibilityState === "visible") {
+  if (isWanted()) {
     try {
-      last = await ask("/console/data.json");
-      lastAt = Date.now();
+      const told = await ask("/console/data.json", DATA_MS);
+      [last, lastAt, trouble] = [told, performance.now(), ""];
       if (!paused) show(last);
     } catch (error) {
-      banner("silent", [error.message, last ? "What is below is what was said last." : "Nothing is known yet."], []);
+      trouble = error.message;
+      if (!paused) silent();
     }
   }
   fresh();
   setTimeout(poll, 1000);
 }
+// By a clock of its own: whoever waits for an answer is told how old the last one is.
 function fresh() {
-  const said = lastAt ? `as of ${age(Date.now() - lastAt)} ago` : "";
-  byId("freshness").textContent = paused ? `${said}, paused` : said;
+  const now = performance.now();
+  const said = last ? `as of ${age(now - lastAt)} ago` : "";
+  put(byId("freshness"), paused ? `${said}, paused` : said);
+  if (isWanted() && now - Math.max(lastAt, wantedAt) > SILENT_MS) silent();
 }
+setInterval(fresh, 1000);
+document.addEventListener("visibilitychange", () => { wantedAt = performance.now(); });
 
 // The theme: the system's, unless somebody chose one.
 const THEMES = ["system", "light", "dark"];
@@ -273,6 +349,7 @@ byId("theme").addEventListener("click", () => {
 });
 byId("pause").addEventListener("click", () => {
   paused = !paused;
+  wantedAt = performance.now();
   byId("pause").setAttribute("aria-pressed", String(paused));
   byId("pause").textContent = paused ? "Go on" : "Pause";
   fresh();
@@ -289,7 +366,7 @@ byId("letters-filter").addEventListener("submit", async (event) => {
   }
   byId("letters-count").textContent = "reading …";
   try {
-    const told = await ask(`/console/letters.json?${wanted}`);
+    const told = await ask(`/console/letters.json?${wanted}`, LETTERS_MS);
     const letters = list(told.letters);
     const left = told.open - letters.length;
     byId("letters-count").textContent = `${count(told.open)} open${left > 0 ? `, the oldest ${letters.length} are shown` : ""}`;
@@ -300,7 +377,7 @@ byId("letters-filter").addEventListener("submit", async (event) => {
       open.addEventListener("click", () => letter(one.place));
       place.append(open);
       return row(
-        place, cell(new Date(one.written_at_ms).toISOString(), "mono"), cell(one.reason), cell(`${one.topic}/${one.partition}/${one.offset}`, "mono"),
+        place, cell(stamp(one.written_at_ms), "mono"), cell(one.reason), cell(`${one.topic}/${one.partition}/${one.offset}`, "mono"),
         cell(one.detail, "long"),
       );
     }));
@@ -311,12 +388,12 @@ byId("letters-filter").addEventListener("submit", async (event) => {
 
 async function letter(place) {
   try {
-    const told = await ask(`/console/letter.json?place=${encodeURIComponent(place)}`);
+    const told = await ask(`/console/letter.json?place=${encodeURIComponent(place)}`, LETTERS_MS);
     byId("letter-title").textContent = inert(`Letter ${place}`);
     const of = told.provenance ?? {};
     const facts = [
       ["Queue", of.consumer], ["Reason", of.reason], ["Detail", of.detail], ["Record", `${of.topic}/${of.partition}/${of.offset}`],
-      ["Written", new Date(of.written_at_ms).toISOString()], ["By version", of.version],
+      ["Written", stamp(of.written_at_ms)], ["By version", of.version],
       ["Became", told.mark ? `${told.mark.fate}, by ${told.mark.by}: ${told.mark.because}` : "open"],
       ...list(told.headers).map(([name, value]) => [`Header ${name}`, value]),
     ];

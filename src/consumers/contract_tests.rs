@@ -156,7 +156,7 @@ fn every_event_decided_validates_and_every_event_schema_is_used() {
             };
             for mut effect in effects {
                 if let Decision::Deliver(older) = decided(consumer, &created(purchase("m-instant"))) {
-                    older.into_iter().for_each(|older| effect.absorb(&older));
+                    effect.absorb(older.iter());
                 }
                 let file = event_file(effect.event.data.name());
                 assert_eq!(

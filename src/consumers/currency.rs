@@ -7,10 +7,9 @@ use jiff::Timestamp;
 
 use super::{Decision, Effect, EffectKey, Proof, Reason, Refusal};
 use crate::debezium::Op;
-use crate::dedupe::ClaimKey;
 use crate::inngest::{Award, Event, EventData, RowRef};
 use crate::loyalty::{Activation, DueAt, Lookup, Points, Programs, due_at, points_for, remaining};
-use crate::rows::{Purchase, PurchaseStatus, Row, RowChange, Table};
+use crate::rows::{Purchase, PurchaseStatus, Row, RowChange};
 
 /// What a purchase image is worth by the rules.
 #[derive(Clone, Copy)]
@@ -73,8 +72,7 @@ pub(super) fn decide(
         Target::Points { due_at, .. } if due_at.timestamp() <= now => Reason::AlreadyDue,
         Target::Points { .. } => Reason::Scheduled,
     };
-    let claim = ClaimKey::new("currency", "award", Table::PurchaseLedger, &purchase.id, change.version);
-    let key = EffectKey::award(&purchase.id);
+    let (key, claim) = EffectKey::award_at(&purchase.id, change.version);
     let award = Award {
         purchase: purchase.clone(),
         effect_key: key.clone(),

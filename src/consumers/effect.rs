@@ -1,12 +1,13 @@
 //! An effect: what must reach the workflows, under the name of its business fact and the name of this change of it.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 
 use super::Reason;
 use crate::debezium::Op;
 use crate::dedupe::{ClaimKey, escape};
 use crate::inngest::{Award, Basis, Event, EventData, RewardSource, RowRef, Side};
 use crate::loyalty::DueAt;
+use crate::parts::Part;
 use crate::rows::{ChangeVersion, MerchantId, RowChange, RowId, Table, UserId};
 
 /// What one change leads to: one effect, or two where it concerns two members (both sides of a referral, the old and the
@@ -68,7 +69,7 @@ pub enum Proof {
 /// `award:<purchase>`, `tier:<merchant>:<user>`, `mission:<merchant>:<mission>:<user>:<period>`: one row in `effects` some day.
 /// Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EffectKey(Arc<str>);
+pub struct EffectKey(Part);
 
 impl Effects {
     #[must_use]
@@ -81,6 +82,11 @@ impl Effects {
 
     pub fn iter(&self) -> impl Iterator<Item = &Effect> {
         std::iter::once(&self.first).chain(self.second.as_deref())
+    }
+
+    #[must_use]
+    pub fn into_parts(self) -> (Effect, Option<Box<Effect>>) {
+        (self.first, self.second)
     }
 
     #[must_use]
@@ -199,27 +205,29 @@ impl Effect {
         self
     }
 
-    /// Takes over what an older effect of the same key was for, when this one makes it needless.
+    /// Takes over what older effects of the same key were for, oldest first, when this one makes them needless.
     ///
-    /// An award carries an absolute target and needs nothing of the older one. A tier evaluation covers the older one's
-    /// triggers as well: they are listed first, none twice. The claims stay two; the caller confirms both. An effect of
-    /// another key, or one that is not state-like, is left alone.
-    pub fn absorb(&mut self, older: &Self) {
-        if !self.state_like || self.key != older.key {
+    /// An award carries an absolute target and needs nothing of the older ones. A tier evaluation covers their triggers as
+    /// well: they are listed first, none twice. Each claim stays; the caller confirms them all. An effect of another key,
+    /// or one that is not state-like, is left alone.
+    pub fn absorb<'a>(&mut self, older: impl IntoIterator<Item = &'a Self>) {
+        if !self.state_like {
             return;
         }
-        self.event.ts_ms = self.event.ts_ms.max(older.event.ts_ms);
-        if let (EventData::TierEvaluationRequested(newer), EventData::TierEvaluationRequested(older)) =
-            (&mut self.event.data, &older.event.data)
-        {
-            newer.as_of_ms = newer.as_of_ms.max(older.as_of_ms);
-            let mut triggers = older.triggers.clone();
-            for trigger in std::mem::take(&mut newer.triggers) {
-                if !triggers.contains(&trigger) {
-                    triggers.push(trigger);
-                }
+        let mut covered = Vec::new();
+        for older in older.into_iter().filter(|older| older.key == self.key) {
+            self.event.ts_ms = self.event.ts_ms.max(older.event.ts_ms);
+            if let EventData::TierEvaluationRequested(older) = &older.event.data {
+                covered.push(older);
             }
-            newer.triggers = triggers;
+        }
+        if let EventData::TierEvaluationRequested(newer) = &mut self.event.data {
+            let newest_ms = covered.iter().map(|older| older.as_of_ms).max();
+            newer.as_of_ms = newer.as_of_ms.max(newest_ms.unwrap_or(i64::MIN));
+            // A busy member has hundreds of changes in a batch.
+            let mut seen = HashSet::new();
+            let triggers = covered.iter().flat_map(|older| &older.triggers).chain(&newer.triggers);
+            newer.triggers = triggers.filter(|trigger| seen.insert(*trigger)).cloned().collect();
         }
     }
 }
@@ -260,6 +268,15 @@ impl EffectKey {
         Self::join("award", [purchase.as_str()])
     }
 
+    /// The same, and the name of this change of it.
+    pub(super) fn award_at(purchase: &RowId, version: ChangeVersion) -> (Self, ClaimKey) {
+        let (table, names) = (Table::PurchaseLedger, ["currency", "award"]);
+        let key = |text: &mut String| Self::write(text, "award", [purchase.as_str()]);
+        let claim = |text: &mut String| ClaimKey::write(text, names, table, purchase, version);
+        let [key, claim] = Part::written([&key, &claim]);
+        (Self(key), ClaimKey::of(claim))
+    }
+
     #[must_use]
     pub fn tier(merchant: &MerchantId, user: &UserId) -> Self {
         Self::join("tier", [merchant.as_str(), user.as_str()])
@@ -297,29 +314,32 @@ impl EffectKey {
 
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 
     fn join<const N: usize>(kind: &str, components: [&str; N]) -> Self {
-        let mut text = String::with_capacity(96);
+        let [key] = Part::written([&|text| Self::write(text, kind, components)]);
+        Self(key)
+    }
+
+    fn write<const N: usize>(text: &mut String, kind: &str, components: [&str; N]) {
         text.push_str(kind);
         for component in components {
             text.push(':');
             text.push_str(&escape(component));
         }
-        Self(text.into())
     }
 }
 
 impl serde::Serialize for EffectKey {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(self.as_str())
     }
 }
 
 impl std::fmt::Display for EffectKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 

@@ -181,8 +181,8 @@ fn a_newer_evaluation_takes_over_the_triggers_of_older_ones() {
     let older = delivered(decided(Consumer::Tier, &first));
     let mut newer = delivered(decided(Consumer::Tier, &second));
     let claim = newer.claim.clone();
-    newer.absorb(&older);
-    newer.absorb(&older);
+    newer.absorb([&older, &older]);
+    newer.absorb([&older]);
     assert_eq!(newer.claim, claim, "the claims stay two");
     assert_snapshot!(json(&newer), @r#"{"id":"tier:evaluation:purchase_ledger:p-1:77","name":"loyalty/tier.evaluation_requested","ts":1795168800000,"v":"2026-11-21.2","data":{"merchant_id":"m-instant","user_id":"u-1","effect_key":"tier:m-instant:u-1","metric":"spend","program_rev":1,"as_of_ms":1795168800000,"triggers":[{"table":"purchase_ledger","row_id":"p-1","version":"41","op":"c"},{"table":"purchase_ledger","row_id":"p-1","version":"77","op":"u"}],"reason":"spend_may_have_changed"}}"#);
 }
@@ -192,8 +192,8 @@ fn an_effect_of_another_key_is_not_absorbed() {
     let mut award = delivered(decided(Consumer::Currency, &created(purchase("m-instant"))));
     let tier = delivered(decided(Consumer::Tier, &created(purchase("m-instant"))));
     let (award_before, mut tier_after) = (award.clone(), tier.clone());
-    award.absorb(&tier);
-    tier_after.absorb(&award_before);
+    award.absorb([&tier]);
+    tier_after.absorb([&award_before]);
     assert_eq!((award, tier_after), (award_before, tier));
 }
 
@@ -203,6 +203,6 @@ fn an_older_award_leaves_nothing_but_its_time() {
     let change = updated(purchase("m-instant"), refunded("m-instant", "40"));
     let newer = delivered(decided(Consumer::Currency, &change));
     let mut absorbed = newer.clone();
-    absorbed.absorb(&older);
+    absorbed.absorb([&older]);
     assert_eq!(absorbed, newer);
 }

@@ -5,6 +5,7 @@
 //! (Refusing it would need a set of names for each row, to catch what no connector writes.)
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -104,12 +105,40 @@ impl<'de> Visitor<'de> for ColumnsVisitor {
 }
 
 pub(super) fn read_columns<'de, A: MapAccess<'de>>(mut map: A) -> Result<Columns<'de>, A::Error> {
-    // One allocation for the rows we know.
-    let mut cells = Vec::with_capacity(16);
-    while let Some(Text(name)) = map.next_key()? {
-        cells.push((name, map.next_value()?));
+    let mut columns = Columns { cells: SPARE.take() };
+    if columns.cells.capacity() == 0 {
+        // The other image of an update.
+        columns.cells.reserve(USUAL);
     }
-    Ok(Columns { cells })
+    while let Some(Text(name)) = map.next_key()? {
+        columns.cells.push((name, map.next_value()?));
+    }
+    Ok(columns)
+}
+
+thread_local! {
+    /// The list of the last image that was read here, emptied: the next one takes its memory.
+    static SPARE: Cell<Vec<(Cow<'static, str>, &'static RawValue)>> = const { Cell::new(Vec::new()) };
+}
+
+/// As many columns as the tables that are read have.
+const USUAL: usize = 16;
+
+/// A wider table's list is not kept.
+const MOST_SPARE: usize = 256;
+
+impl Drop for Columns<'_> {
+    fn drop(&mut self) {
+        let cells = std::mem::take(&mut self.cells);
+        if cells.capacity() <= MOST_SPARE {
+            #[expect(
+                clippy::unnecessary_filter_map,
+                reason = "`filter` would keep the lifetime, which is what must go"
+            )]
+            // The standard library collects in place: an empty list in the same memory, which borrows from nobody.
+            SPARE.set(cells.into_iter().filter_map(|_| None).collect());
+        }
+    }
 }
 
 /// A text that borrows from the input unless it holds an escape. (Serde's own `Cow` is always owned.)
@@ -137,5 +166,28 @@ impl<'de> Deserialize<'de> for Text<'de> {
         }
 
         deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_takes_the_memory_of_the_one_before() {
+        let read = |json| -> Columns<'_> { serde_json::from_str(json).expect("a row") };
+        // More columns than a list begins with: its size tells whose memory it is.
+        let wide: Vec<String> = (0..40).map(|number| format!(r#""column {number}":{number}"#)).collect();
+        let wide = format!("{{{}}}", wide.join(","));
+        let first = read(&wide);
+        assert_eq!(first.get("column 39"), Some("39"));
+        let room = first.cells.capacity();
+        drop(first);
+        let second = read(r#"{"id":"b","n\u0061me":1}"#);
+        assert_eq!((second.get("id"), second.get("name")), (Some(r#""b""#), Some("1")));
+        assert_eq!(second.get("column 1"), None, "nothing is left of the one before");
+        assert_eq!(second.cells.capacity(), room);
+        let beside = read(r#"{"id":"c"}"#);
+        assert_eq!(beside.cells.capacity(), USUAL);
     }
 }

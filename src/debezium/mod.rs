@@ -41,7 +41,7 @@ pub use times::plausible_ms;
 pub(crate) use error::shown;
 
 /// What a row change did. Logical messages (`m`) are [`Control`] records; any other letter is an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
     Create,
     Update,
@@ -107,16 +107,18 @@ impl Decoder {
     /// # Errors
     /// Every way the bytes can be wrong, each named: the record goes to the dead letters.
     pub fn decode<'a>(&mut self, record: &RecordView<'a>) -> Result<Decoded<'a>, DecodeError> {
-        let text = match wire::sniff(record)? {
+        let value = match wire::sniff(record)? {
             wire::Wire::Control(control) => return Ok(Decoded::Control(control)),
-            wire::Wire::Json(text) => text,
+            wire::Wire::Value(value) => value,
         };
         // The cached way first. Whatever it cannot read exactly goes the long way, which also words the errors.
-        if let Some(payload) = self.prefixes.strip(record.topic, text)
+        if let Some(payload) = self.prefixes.strip(record.topic, value)
+            && let Ok(payload) = wire::text(payload)
             && let Ok(envelope) = envelope::parse(payload)
         {
             return understand(payload, envelope, record);
         }
+        let text = wire::text(value)?;
         let Some(wrapped) = wrapped::split(text) else {
             // Only a payload may be null: a bare `null` is no tombstone that any converter writes.
             let envelope = envelope::parse(text)?.ok_or(DecodeError::NotAnObject { found: Found::Null })?;

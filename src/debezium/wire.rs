@@ -1,4 +1,4 @@
-//! What the bytes are, before anybody parses them. Takes a record, gives its JSON text or the control record it is.
+//! What the bytes are, before anybody parses them. Takes a record, gives its value or the control record it is.
 //! Never looks into the JSON.
 
 use super::{Control, DecodeError, shown};
@@ -14,7 +14,7 @@ const HEARTBEAT_TOPIC: &str = "__debezium-heartbeat";
 #[derive(Debug)]
 pub(super) enum Wire<'a> {
     Control(Control),
-    Json(&'a str),
+    Value(&'a [u8]),
 }
 
 pub(super) fn sniff<'a>(record: &RecordView<'a>) -> Result<Wire<'a>, DecodeError> {
@@ -42,12 +42,14 @@ pub(super) fn sniff<'a>(record: &RecordView<'a>) -> Result<Wire<'a>, DecodeError
         let schema_id = rest.first_chunk().copied().map(u32::from_be_bytes);
         return Err(DecodeError::RegistryFormat { schema_id });
     }
-    match std::str::from_utf8(value) {
-        Ok(text) => Ok(Wire::Json(text)),
-        Err(error) => Err(DecodeError::NotUtf8 {
-            at: error.valid_up_to(),
-        }),
-    }
+    Ok(Wire::Value(value))
+}
+
+/// The value as JSON text.
+pub(super) fn text(value: &[u8]) -> Result<&str, DecodeError> {
+    std::str::from_utf8(value).map_err(|error| DecodeError::NotUtf8 {
+        at: error.valid_up_to(),
+    })
 }
 
 /// The schema a header names: a GUID in hex, an id, or whatever stands there, escaped.

@@ -32,13 +32,15 @@ pub(super) struct Wrapped<'a> {
 }
 
 impl Prefixes {
-    /// The payload's text, if the record begins with the prefix known for its topic. The caller must parse it as *one*
-    /// JSON value: that, and the prefix being a learned one, make the whole text a valid record with exactly two keys.
-    pub(super) fn strip<'a>(&self, topic: &str, text: &'a str) -> Option<&'a str> {
+    /// The payload, if the record begins with the prefix known for its topic. The caller must read it as *one* JSON value:
+    /// that, and the prefix being a learned one, make the whole a valid record with exactly two keys.
+    pub(super) fn strip<'a>(&self, topic: &str, value: &'a [u8]) -> Option<&'a [u8]> {
         let prefix = self.by_topic.get(topic)?;
-        text.strip_prefix(&**prefix)?
-            .trim_end_matches(WHITESPACE)
-            .strip_suffix('}')
+        let mut rest = value.strip_prefix(prefix.as_bytes())?;
+        while let [before @ .., b' ' | b'\t' | b'\n' | b'\r'] = rest {
+            rest = before;
+        }
+        rest.strip_suffix(b"}")
     }
 
     #[cfg(test)]

@@ -5,54 +5,75 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
+use crate::parts::Part;
 use crate::rows::{ChangeVersion, RowId, Table};
 
 /// `<consumer>:<effect>:<table>:<row>:<version>`; also the `id` of the Inngest event. Cheap to clone: it goes to the store
 /// twice and into the event.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClaimKey(Arc<str>);
+pub struct ClaimKey(Part);
 
 impl ClaimKey {
     #[must_use]
     pub fn new(consumer: &str, effect: &str, table: Table, row: &RowId, version: ChangeVersion) -> Self {
-        let row = escape(row.as_str());
-        let table = table.name();
-        let mut text = String::with_capacity(consumer.len() + effect.len() + table.len() + row.len() + 24);
+        let [key] = Part::written([&|text| Self::write(text, [consumer, effect], table, row, version)]);
+        Self(key)
+    }
+
+    /// Of a text that [`Self::write`] wrote.
+    pub(crate) const fn of(text: Part) -> Self {
+        Self(text)
+    }
+
+    pub(crate) fn write(
+        text: &mut String,
+        [consumer, effect]: [&str; 2],
+        table: Table,
+        row: &RowId,
+        version: ChangeVersion,
+    ) {
+        for part in [consumer, effect, table.name(), &escape(row.as_str())] {
+            text.push_str(part);
+            text.push(':');
+        }
         // Writing to a String cannot fail.
-        let _infallible = write!(text, "{consumer}:{effect}:{table}:{row}:{version}");
-        Self(text.into())
+        let _infallible = write!(text, "{version}");
     }
 
     /// The same effect of the same row, of another version: the version is the last component.
     #[must_use]
     pub fn at(&self, version: ChangeVersion) -> Self {
-        let effect = self.0.rsplit_once(':').map_or("", |(effect, _)| effect);
-        Self(format!("{effect}:{version}").into())
+        let effect = self.as_str().rsplit_once(':').map_or("", |(effect, _)| effect);
+        Self::text(&format!("{effect}:{version}"))
     }
 
     /// Sent once more on purpose: `#h2` is the second time that the reconciler heals.
     #[must_use]
     pub fn marked(&self, mark: &str) -> Self {
-        Self(format!("{self}#{mark}").into())
+        Self::text(&format!("{self}#{mark}"))
+    }
+
+    fn text(text: &str) -> Self {
+        let [key] = Part::of(&[text]);
+        Self(key)
     }
 
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 }
 
 impl serde::Serialize for ClaimKey {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(self.as_str())
     }
 }
 
 impl std::fmt::Display for ClaimKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 

@@ -2,8 +2,13 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::event::Event;
 use crate::traceparent::{self, TraceParent};
+
+/// An award is a little shorter: most batches are written without moving what is there.
+const USUAL_BYTES: usize = 768;
 
 /// How much one request may carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,10 +21,13 @@ pub struct Limits {
 /// Serialised events in the order of delivery.
 #[derive(Debug, Default)]
 pub struct EventBatch {
-    /// `{..},{..},{..}`
+    /// `[{..},{..},{..}`; empty once it is closed.
     json: Vec<u8>,
+    /// `[{..},{..},{..}]`, once nothing more will come: the body of a request for all of them, which is not copied.
+    closed: Bytes,
     spans: Vec<Range<usize>>,
-    trace: Option<TraceParent>,
+    /// What ends an event in a trace: one key more in its data, which are its last part.
+    in_trace: Option<String>,
 }
 
 /// How a batch is cut into requests.
@@ -55,18 +63,21 @@ impl EventBatch {
     #[must_use]
     pub fn in_trace(trace: Option<TraceParent>) -> Self {
         Self {
-            trace,
+            in_trace: trace.map(|trace| format!("\"{}\":\"{trace}\"}}}}", traceparent::KEY)),
             ..Self::default()
         }
     }
 
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, events: usize) {
+        self.spans.reserve(events);
+        self.json.reserve(events.saturating_mul(USUAL_BYTES));
+    }
+
     /// Serialises one event behind the last.
     pub fn push(&mut self, event: &Event, now_ms: i64) {
-        let trace = self.trace;
-        self.append(|json| {
-            event.write_json(now_ms, json);
-            note(json, trace);
-        });
+        self.append(|json| event.write_json(now_ms, json));
+        self.note();
     }
 
     /// Puts an event behind the last that is serialised already, as [`EventBatch::event`] gave it.
@@ -77,20 +88,49 @@ impl EventBatch {
     /// Serialises an event that the database wrote down.
     #[cfg(feature = "io")]
     pub fn push_announcement(&mut self, announcement: &crate::postgres::Announcement, now_ms: i64) {
-        let trace = self.trace;
-        self.append(|json| {
-            announcement.write_json(now_ms, json);
-            note(json, trace);
-        });
+        self.append(|json| announcement.write_json(now_ms, json));
+        self.note();
     }
 
     fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if !self.json.is_empty() {
-            self.json.push(b',');
+        if !self.closed.is_empty() {
+            self.json = std::mem::take(&mut self.closed).into();
+            self.json.pop();
         }
+        self.json.push(if self.json.is_empty() { b'[' } else { b',' });
         let start = self.json.len();
         write(&mut self.json);
         self.spans.push(start..self.json.len());
+    }
+
+    /// Says in the last event which trace it is of.
+    fn note(&mut self) {
+        if let (Some(end), Some(span)) = (&self.in_trace, self.spans.last_mut())
+            && self.json.ends_with(b"}}")
+        {
+            self.json.truncate(self.json.len() - 2);
+            if !self.json.ends_with(b"{") {
+                self.json.push(b',');
+            }
+            self.json.extend_from_slice(end.as_bytes());
+            span.end = self.json.len();
+        }
+    }
+
+    /// Nothing more will come: a request for all events takes the text as it is. (Whatever comes all the same opens it again.)
+    pub fn close(&mut self) {
+        if !self.json.is_empty() {
+            self.json.push(b']');
+            self.closed = std::mem::take(&mut self.json).into();
+        }
+    }
+
+    fn text(&self) -> &[u8] {
+        if self.closed.is_empty() {
+            &self.json
+        } else {
+            &self.closed
+        }
     }
 
     #[must_use]
@@ -108,24 +148,27 @@ impl EventBatch {
     pub fn event(&self, index: usize) -> &[u8] {
         self.spans
             .get(index)
-            .and_then(|span| self.json.get(span.clone()))
+            .and_then(|span| self.text().get(span.clone()))
             .unwrap_or_default()
     }
 
     /// The body of a request: a JSON array of these events.
     #[must_use]
-    pub fn body(&self, events: Range<usize>) -> Vec<u8> {
+    pub fn body(&self, events: Range<usize>) -> Bytes {
+        if events == (0..self.spans.len()) && !self.closed.is_empty() {
+            return self.closed.clone();
+        }
         let spans = self.spans.get(events).unwrap_or_default();
         let json = spans
             .first()
             .zip(spans.last())
-            .and_then(|(first, last)| self.json.get(first.start..last.end));
+            .and_then(|(first, last)| self.text().get(first.start..last.end));
         let json = json.unwrap_or_default();
         let mut body = Vec::with_capacity(json.len().saturating_add(2));
         body.push(b'[');
         body.extend_from_slice(json);
         body.push(b']');
-        body
+        body.into()
     }
 
     /// Cuts the batch into as few requests as the limits allow, in order.
@@ -161,17 +204,6 @@ impl EventBatch {
     }
 }
 
-/// Puts one key more into the data, which is the last part of an event.
-fn note(json: &mut Vec<u8>, trace: Option<TraceParent>) {
-    if let Some(trace) = trace
-        && json.ends_with(b"}}")
-    {
-        json.truncate(json.len() - 2);
-        let comma = if json.ends_with(b"{") { "" } else { "," };
-        json.extend_from_slice(format!("{comma}\"{}\":\"{trace}\"}}}}", traceparent::KEY).as_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,12 +213,7 @@ mod tests {
     fn batch(sizes: &[usize]) -> EventBatch {
         let mut batch = EventBatch::default();
         for size in sizes {
-            if !batch.json.is_empty() {
-                batch.json.push(b',');
-            }
-            let start = batch.json.len();
-            batch.json.resize(start + size, b'x');
-            batch.spans.push(start..start + size);
+            batch.append(|json| json.resize(json.len() + size, b'x'));
         }
         batch
     }
@@ -257,6 +284,24 @@ mod tests {
         let parsed: Vec<serde_json::Value> = serde_json::from_slice(&batch.body(1..3)).expect("JSON");
         assert_eq!(parsed.len(), 2);
         assert_eq!(parsed[1]["id"], samples::id("c"));
-        assert_eq!(batch.body(0..0), b"[]");
+        assert_eq!(batch.body(0..0), b"[]".as_slice());
+    }
+
+    #[test]
+    fn a_closed_batch_gives_the_same_bodies_and_all_of_it_without_a_copy() {
+        let mut batch = EventBatch::of(&samples::events(&["a", "b"]), i64::MAX);
+        let open: Vec<Bytes> = [0..2, 0..1, 1..2, 0..0].map(|range| batch.body(range)).into();
+        batch.close();
+        let closed: Vec<Bytes> = [0..2, 0..1, 1..2, 0..0].map(|range| batch.body(range)).into();
+        assert_eq!(closed, open);
+        assert_eq!(batch.body(0..2).as_ptr(), batch.body(0..2).as_ptr(), "one text");
+        batch.push_json(b"{}");
+        assert_eq!(
+            (batch.event(0), batch.event(2)),
+            (&open[1][1..open[1].len() - 1], b"{}".as_slice())
+        );
+        let mut nothing = EventBatch::default();
+        nothing.close();
+        assert_eq!(nothing.body(0..0), b"[]".as_slice());
     }
 }

@@ -93,7 +93,7 @@ pub struct TierEvaluation {
 }
 
 /// A change that asks for an evaluation. The event names only the change.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Trigger {
     pub change: RowRef,
     /// When the row was earned.
@@ -170,7 +170,7 @@ pub struct Redemption {
 }
 
 /// One change of one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RowRef {
     pub table: Table,
     pub row_id: RowId,
@@ -196,8 +196,7 @@ impl Event {
             v: V,
             data: &self.data,
         };
-        // Writing texts, integers and booleans into memory cannot fail.
-        let _infallible = serde_json::to_writer(out, &envelope);
+        super::json::write(&envelope, out);
     }
 }
 

@@ -26,6 +26,8 @@ pub struct MemoryDeliver {
     /// What a request meets if the id of one of its events contains this text.
     troubles: Mutex<Vec<(String, Answer)>>,
     requests: AtomicUsize,
+    /// How long a permit takes.
+    pace: Mutex<Duration>,
 }
 
 /// What one request meets.
@@ -92,6 +94,11 @@ impl MemoryDeliver {
     /// this answer, nothing accepted. An id begins with the consumer's name.
     pub fn trouble(&self, part_of_id: &str, answer: Answer) {
         self.troubles().push((part_of_id.to_owned(), answer));
+    }
+
+    /// From now on a request waits so long for its permit.
+    pub fn pace(&self, wait: Duration) {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = wait;
     }
 
     /// No puzzles and no troubles any more.
@@ -173,6 +180,15 @@ impl MemoryDeliver {
 }
 
 impl Deliver for MemoryDeliver {
+    fn permit(&self) -> BoxFuture<'_, ()> {
+        let wait = *self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        if wait.is_zero() {
+            // Not even a timer, which would yield.
+            return std::future::ready(()).boxed();
+        }
+        tokio::time::sleep(wait).boxed()
+    }
+
     fn send<'a>(&'a self, batch: &'a EventBatch, events: std::ops::Range<usize>) -> BoxFuture<'a, Answer> {
         async move {
             let events: Vec<&[u8]> = events.map(|index| batch.event(index)).collect();

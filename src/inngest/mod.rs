@@ -11,6 +11,7 @@ pub mod batch;
 #[cfg(feature = "io")]
 pub mod client;
 pub mod event;
+mod json;
 #[cfg(feature = "io")]
 pub mod memory;
 #[cfg(feature = "io")]
@@ -55,6 +56,12 @@ pub enum Answer {
 /// Where events go.
 #[cfg(feature = "io")]
 pub trait Deliver: Send + Sync {
+    /// Returns when one more request may be sent. Whoever sends waits for it first, and takes no time before: a wait for our
+    /// own rate is no answer that takes long.
+    fn permit(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// One request, one answer. `events` is never empty and within [`Deliver::limits`].
     fn send<'a>(&'a self, batch: &'a EventBatch, events: std::ops::Range<usize>) -> BoxFuture<'a, Answer>;
 

@@ -66,11 +66,11 @@ pub fn consumer_config(connection: &Connection, group: &str, session_timeout_ms:
         .set("enable.partition.eof", "false")
         .set("statistics.interval.ms", "5000")
         // The prefetch is bounded, and the default back-off of a full prefetch (1 s) would rule the throughput.
-        .set("queued.max.messages.kbytes", "16384")
+        .set("queued.max.messages.kbytes", "4096")
         .set("queued.min.messages", "10000")
         .set("fetch.queue.backoff.ms", "5")
         // One answer may be as large as all partitions together, on top of the prefetch; the default is 50 MiB.
-        .set("fetch.max.bytes", "8388608")
+        .set("fetch.max.bytes", "4194304")
         .set("fetch.wait.max.ms", "100");
     config
 }
@@ -115,9 +115,9 @@ pub(super) fn bounded_config(connection: &Connection, group: &str) -> ClientConf
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true")
         .set("max.poll.interval.ms", "86400000")
-        .set("queued.max.messages.kbytes", "16384")
+        .set("queued.max.messages.kbytes", "4096")
         .set("fetch.queue.backoff.ms", "5")
-        .set("fetch.max.bytes", "8388608")
+        .set("fetch.max.bytes", "4194304")
         .set("fetch.wait.max.ms", "100");
     config
 }

@@ -47,9 +47,8 @@ pub struct Membership {
     pub orders: Orders,
     /// Where a subset's group starts that the main group knows nothing of.
     pub start_at: Option<StartAt>,
+    /// Also how many batches of one record the event queue has room for.
     pub budget: Budget,
-    /// The most records in memory: the event queue has room for as many batches of one.
-    pub max_records: usize,
 }
 
 /// The running thread.
@@ -85,7 +84,7 @@ pub fn start(
         ..
     } = membership;
     // Every batch holds at least one record; the rest is room for assignments and answers.
-    let (event_tx, events) = mpsc::channel(membership.max_records + 1024);
+    let (event_tx, events) = mpsc::channel(budget.max_records() + 1024);
     let (commands, command_rx) = mpsc::channel(1024);
     let name = group.name();
     let context = Context {
@@ -132,6 +131,8 @@ pub fn start(
         short_of_room: false,
         stopped: false,
     };
+    // From here on its age counts, whether it ever goes round or not.
+    poller.consumer.context().telemetry.polled();
     let thread = named("kafka-poll").spawn(move || poller.run(committer));
     let thread = thread.map_err(StartError::Thread)?;
     Ok((

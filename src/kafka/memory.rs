@@ -245,7 +245,7 @@ impl Server {
                 },
                 Some(order) = self.orders.recv() => self.obey(order).await,
                 _ = changes.changed() => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => self.budget.none_came(),
             }
         }
     }

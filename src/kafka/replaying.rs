@@ -58,7 +58,7 @@ pub fn replay(
     frame: Frame,
 ) -> Result<Handle, StartError> {
     let reader = Reader::new(asker)?;
-    let (event_tx, events) = mpsc::channel(frame.max_records + 1024);
+    let (event_tx, events) = mpsc::channel(frame.budget.max_records() + 1024);
     let (commands, command_rx) = mpsc::channel(1024);
     let assigned = frame.starts.iter().map(|(place, offset)| {
         let topic = frame.topics.get(usize::from(place.topic)).map_or("", AsRef::as_ref);
@@ -112,7 +112,6 @@ pub struct Frame {
     pub starts: BTreeMap<TopicPartition, i64>,
     pub readers: ConsumerSet,
     pub budget: Budget,
-    pub max_records: usize,
     /// Told when everything is finished.
     pub done: CancellationToken,
 }

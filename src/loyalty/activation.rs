@@ -23,7 +23,7 @@ pub enum Activation {
 }
 
 /// An instant and the offset of the program's zone at that instant; printed as RFC 3339.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DueAt {
     at: Timestamp,
     offset: Offset,

@@ -13,6 +13,7 @@ use super::lane::Lane;
 use super::outcome::{Disposition, Outcome, UNKNOWN_ATTEMPTS};
 use super::shadowing::SUPERSEDED;
 use super::standstill::Target;
+use super::traced::met;
 use super::undertaker::Cause;
 use crate::consumers::{Effect, Proof, Reason, needs_effects_check};
 use crate::postgres::Standing;
@@ -26,13 +27,12 @@ impl Lane {
         };
         let (asked, mut kept) = self.part(pending);
         let all = asked.len();
-        let _stage = self.stage(Stage::Compare, all);
+        let mut stage = self.stage(Stage::Compare, all);
         // What the largest part was that it answered, once it had not answered a larger one.
         let mut fitted = None;
         let (mut parts, mut answered) = (VecDeque::from([asked]), Vec::new());
-        let mut backoff = Backoff::default();
-        // Of one record whose comparison nobody understands.
-        let (mut attempts, mut is_again) = (0, false);
+        // The attempts are those of one record whose comparison nobody understands.
+        let (mut backoff, mut attempts, mut is_again) = (Backoff::default(), 0, false);
         while let Some(mut part) = parts.pop_front() {
             part.retain(|pending| pending.item.ticket.epoch.is_live());
             if part.is_empty() {
@@ -46,7 +46,6 @@ impl Lane {
                 .await;
             let error = match compared {
                 Ok(standings) => {
-                    self.shared.standstills.end(self.consumer, Target::Database);
                     self.shared.note(Target::Database, &Disposition::Proceed, false);
                     fitted = fitted.map(|most: usize| most.max(part.len()));
                     answered.extend(part.into_iter().zip(standings));
@@ -55,6 +54,7 @@ impl Lane {
                 Err(error) => error,
             };
             let disposition = Disposition::of_ledger(&error);
+            met(&mut stage, &disposition);
             self.shared.note(Target::Database, &disposition, is_again);
             if part.len() > 1 && matches!(disposition, Disposition::Hold { .. }) {
                 fitted = fitted.or(Some(0));
@@ -96,6 +96,7 @@ impl Lane {
                 }
             }
         }
+        drop(stage);
         if let Some(most) = fitted {
             self.fit.learn(most, all);
         }

@@ -4,7 +4,6 @@
 //! the target is away, and always repeats the same ids. It never finishes a record (the lane confirms first), and it
 //! never tries again what alone got an answer that nobody knows: the lane sets that aside.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use super::item::Group;
 use super::outcome::Disposition;
 use super::shared::Shared;
 use super::standstill::Target;
+use super::traced::met;
 use crate::consumers::{Consumer, Effect};
 use crate::inngest::EventBatch;
 use crate::telemetry::{BatchSpan, Stage};
@@ -46,6 +46,8 @@ pub(super) struct Delivery<'a> {
     batch: Option<BatchSpan>,
     /// Taken out when their fate is known.
     groups: Vec<Option<Group>>,
+    /// How many there were.
+    all: usize,
     way: Way<'a>,
     /// Requests to make, in order.
     requests: VecDeque<Range<usize>>,
@@ -69,11 +71,11 @@ impl<'a> Delivery<'a> {
     pub(super) fn of(consumer: Consumer, shared: &'a Shared, batch: Option<BatchSpan>, groups: Vec<Group>) -> Self {
         let trace = batch.as_ref().map(BatchSpan::traceparent);
         // The effects of one consumer all take the same way.
-        let first = groups.first().and_then(|Group(members)| members.last());
-        let call = first.and_then(|first| Call::of(&first.effect));
+        let first = groups.first();
+        let call = first.and_then(|first| Call::of(&first.newest.effect));
         let ledger = shared.ports.ledger.as_ref().zip(call);
         let (way, requests, oversize) = if let Some((ledger, call)) = ledger {
-            let effects: Vec<Effect> = groups.iter().filter_map(Group::effect).map(Cow::into_owned).collect();
+            let effects: Vec<Effect> = groups.iter().map(|group| group.effect().into_owned()).collect();
             let all = 0..effects.len();
             let evaluation = Evaluation {
                 consumer,
@@ -90,9 +92,11 @@ impl<'a> Delivery<'a> {
         } else {
             let now_ms = shared.ports.clock.now_ms();
             let mut events = EventBatch::in_trace(trace);
-            for effect in groups.iter().filter_map(Group::effect) {
+            events.reserve(groups.len());
+            for effect in groups.iter().map(Group::effect) {
                 events.push(&effect.event, now_ms);
             }
+            events.close();
             let split = events.split(shared.ports.deliver.limits());
             (Way::Inngest(events), split.requests.into(), split.oversize.into())
         };
@@ -102,6 +106,7 @@ impl<'a> Delivery<'a> {
             consumer,
             shared,
             batch,
+            all: groups.len(),
             groups: groups.into_iter().map(Some).collect(),
             way,
             requests,
@@ -123,7 +128,7 @@ impl<'a> Delivery<'a> {
     /// How many groups fitted one request, and how many there were, if it shows that: of events as many as the first request
     /// took; of what the database could not answer at once, as many as the largest request that it answered.
     pub(super) fn fitted(&self) -> Option<(usize, usize)> {
-        Some((self.fitted?, self.groups.len()))
+        Some((self.fitted?, self.all))
     }
 
     /// The next groups whose fate is known; `None` when every group has met its fate. What `must_wait` is not sent.
@@ -152,6 +157,10 @@ impl<'a> Delivery<'a> {
             for target in self.way.targets() {
                 self.shared.await_turn(self.consumer, *target).await;
             }
+            if matches!(self.way, Way::Inngest(_)) {
+                // Our own rate is no time of Inngest's, and what goes while we wait for it is not sent.
+                self.shared.ports.deliver.permit().await;
+            }
             // From here on: what goes while the consumer is halted is not missed.
             let mut fence = self.shared.fence.watch();
             if let Some((index, fate)) = self.first_unsent(request.clone(), must_wait) {
@@ -169,6 +178,10 @@ impl<'a> Delivery<'a> {
                 Disposition::Proceed => {
                     if self.is_too_much {
                         self.fitted = self.fitted.max(Some(request.len()));
+                    }
+                    if self.requests.is_empty() {
+                        // What is left to do needs no text any more.
+                        self.way.forget();
                     }
                     return Some((self.take(request), Fate::Accepted));
                 }
@@ -203,9 +216,7 @@ impl<'a> Delivery<'a> {
                 evaluation.make(&effects).await
             }
         };
-        if let (Some(stage), Some(failure)) = (&mut stage, disposition.failure()) {
-            stage.failed(failure);
-        }
+        met(&mut stage, &disposition);
         self.shared.note(target, &disposition, self.is_again);
         (target, disposition)
     }
@@ -221,16 +232,25 @@ impl<'a> Delivery<'a> {
     }
 
     fn take(&mut self, request: Range<usize>) -> Vec<Group> {
-        self.groups
-            .get_mut(request)
-            .unwrap_or_default()
-            .iter_mut()
-            .filter_map(Option::take)
-            .collect()
+        if request == (0..self.groups.len()) {
+            // Collected in place: nothing of a large batch is moved.
+            return std::mem::take(&mut self.groups).into_iter().flatten().collect();
+        }
+        let mut taken = Vec::with_capacity(request.len());
+        let groups = self.groups.get_mut(request).unwrap_or_default();
+        taken.extend(groups.iter_mut().filter_map(Option::take));
+        taken
     }
 }
 
 impl Way<'_> {
+    fn forget(&mut self) {
+        match self {
+            Self::Inngest(events) => *events = EventBatch::default(),
+            Self::Database(_, effects) => *effects = Vec::new(),
+        }
+    }
+
     const fn stage(&self) -> Stage {
         match self {
             Self::Inngest(_) => Stage::Deliver,

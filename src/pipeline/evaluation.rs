@@ -119,6 +119,7 @@ impl Evaluation<'_> {
             .extend(oversize.map(|announcement| (announcement, "larger than one request may be".to_owned())));
         while let Some(request) = requests.pop_front() {
             let covered = announcements.get(request.clone()).unwrap_or_default();
+            self.shared.ports.deliver.permit().await;
             match (self.shared.send(self.consumer, &events, request.clone()).await, covered) {
                 (Disposition::Proceed, covered) => sent.accepted.extend(covered),
                 (Disposition::Bisect { detail, .. }, [only]) => sent.rejected.push((only, detail)),

@@ -98,6 +98,7 @@ impl Intake {
                         ticket,
                         cause,
                         tell: None,
+                        logged: tracing::Span::none(),
                     });
                     sent.map_err(|_closed_or_full| LaneGone("the undertaker"))?;
                 }

@@ -1,9 +1,12 @@
 //! Records on their way through one consumer: what a lane takes, what it has to deliver, what it reports. Pure.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+// A batch has a few hundred keys: nobody can make enough of them collide to be worth a slower hash.
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use tokio::time::Instant;
 
 use super::outcome::Outcome;
@@ -35,9 +38,15 @@ pub(super) struct Pending {
     pub(super) effect: Effect,
 }
 
-/// Changes of one fact, oldest first. The last is delivered and covers the others.
+/// Changes of one fact. The newest is delivered and covers the others.
 #[derive(Debug)]
-pub(super) struct Group(pub(super) Vec<Pending>);
+pub(super) struct Group {
+    pub(super) newest: Pending,
+    /// Oldest first. Mostly none, which costs nothing.
+    pub(super) older: Vec<Pending>,
+    /// Of all streamed changes here.
+    highest_lsn: i64,
+}
 
 impl Group {
     /// Adds a change at its place. What came last is the newest, but for two cases, both of a connector that repeats
@@ -45,34 +54,57 @@ impl Group {
     /// And where a fact has several rows, a change that was committed before the newest so far must not lend it its id,
     /// which Inngest may know already.
     fn add(&mut self, pending: Pending) {
-        let is_old = self.0.iter().any(|member| is_older_state(&pending, member));
-        let newest = self.0.last();
-        let rides_along = newest.is_some_and(|newest| {
-            newest.row() != pending.row() && newest.change().commit_ms > pending.change().commit_ms
-        });
+        // Mostly none is newer: a busy member's hundreds are not gone through for each.
+        let lsn = lsn(&pending);
+        let is_old = lsn < self.highest_lsn && self.members().any(|member| is_older_state(&pending, member));
+        self.highest_lsn = self.highest_lsn.max(lsn);
+        let newest = &self.newest;
+        let rides_along = newest.row() != pending.row() && newest.change().commit_ms > pending.change().commit_ms;
         match (is_old, rides_along) {
-            (true, _) => self.0.insert(0, pending),
-            (false, true) => self.0.insert(self.0.len().saturating_sub(1), pending),
-            (false, false) => self.0.push(pending),
+            (true, _) => self.older.insert(0, pending),
+            (false, true) => self.older.push(pending),
+            (false, false) => self.older.push(std::mem::replace(&mut self.newest, pending)),
         }
     }
 
-    /// What is delivered: the newest effect, with what the older ones were for. `None` for a group without members.
-    pub(super) fn effect(&self) -> Option<Cow<'_, Effect>> {
-        let (newest, older) = self.0.split_last()?;
-        if older.is_empty() {
-            return Some(Cow::Borrowed(&newest.effect));
+    /// Oldest first.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Pending> {
+        self.older.iter().chain(std::iter::once(&self.newest))
+    }
+
+    /// What is delivered: the newest effect, with what the older ones were for.
+    pub(super) fn effect(&self) -> Cow<'_, Effect> {
+        if self.older.is_empty() {
+            return Cow::Borrowed(&self.newest.effect);
         }
-        let mut effect = newest.effect.clone();
-        for member in older.iter().rev() {
-            effect.absorb(&member.effect);
-        }
-        Some(Cow::Owned(effect))
+        let mut effect = self.newest.effect.clone();
+        effect.absorb(self.older.iter().map(|member| &member.effect));
+        Cow::Owned(effect)
     }
 
     /// Whether any of its records is still ours.
     pub(super) fn is_live(&self) -> bool {
-        self.0.iter().any(|member| member.item.ticket.epoch.is_live())
+        self.members().any(|member| member.item.ticket.epoch.is_live())
+    }
+}
+
+impl From<Pending> for Group {
+    fn from(newest: Pending) -> Self {
+        Self {
+            highest_lsn: lsn(&newest),
+            newest,
+            older: Vec::new(),
+        }
+    }
+}
+
+/// Oldest first.
+impl IntoIterator for Group {
+    type Item = Pending;
+    type IntoIter = std::iter::Chain<std::vec::IntoIter<Pending>, std::iter::Once<Pending>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.older.into_iter().chain(std::iter::once(self.newest))
     }
 }
 
@@ -83,6 +115,14 @@ impl Pending {
 
     pub(super) fn row(&self) -> (Table, &RowId) {
         (self.change().row.table(), self.change().row.id())
+    }
+}
+
+/// Below all others for what was not streamed.
+fn lsn(pending: &Pending) -> i64 {
+    match pending.change().version {
+        ChangeVersion::Lsn(lsn) => lsn,
+        ChangeVersion::Snapshot(_) | ChangeVersion::SnapshotLsn(_) | ChangeVersion::State(_) => i64::MIN,
     }
 }
 
@@ -110,15 +150,15 @@ pub(super) struct Finished {
 /// repetition would pass for the newest state of its row, and the truly newest, confirmed along with it, would be found
 /// done when it is repeated in turn.
 pub(super) fn set_repeats_aside(pending: Vec<Pending>) -> (Vec<Pending>, Vec<Pending>) {
-    let mut seen = BTreeSet::new();
-    let (mut first, mut repeats) = (Vec::with_capacity(pending.len()), Vec::new());
-    for pending in pending {
-        if seen.insert(pending.effect.claim.clone()) {
-            first.push(pending);
-        } else {
-            repeats.push(pending);
-        }
+    let mut seen = HashSet::with_capacity(pending.len());
+    if pending.iter().all(|pending| seen.insert(&pending.effect.claim)) {
+        drop(seen);
+        return (pending, Vec::new());
     }
+    let mut seen = HashSet::with_capacity(pending.len());
+    let (first, repeats) = pending
+        .into_iter()
+        .partition(|pending| seen.insert(pending.effect.claim.clone()));
     (first, repeats)
 }
 
@@ -148,30 +188,36 @@ pub(super) fn wait_together(pending: &mut Vec<Pending>, unknown: &mut Vec<Item>)
 pub(super) fn waves(pending: Vec<Pending>) -> Vec<Vec<Group>> {
     let mut waves: Vec<Vec<Group>> = Vec::new();
     // Of a fact whose newest change matters, its place in the first wave; of another, how many changes came before.
-    let mut known: BTreeMap<EffectKey, usize> = BTreeMap::new();
+    let all = pending.len();
+    let mut known: HashMap<EffectKey, usize> = HashMap::with_capacity(all);
     for pending in pending {
-        let key = pending.effect.key.clone();
+        let entry = known.entry(pending.effect.key.clone());
         if !pending.effect.state_like {
-            let earlier = known.entry(key).or_default();
-            wave(&mut waves, *earlier).push(Group(vec![pending]));
+            let earlier = entry.or_default();
+            wave(&mut waves, *earlier, all).push(pending.into());
             *earlier += 1;
             continue;
         }
-        let first = wave(&mut waves, 0);
-        match known.get(&key).and_then(|place| first.get_mut(*place)) {
-            Some(group) => group.add(pending),
-            None => {
-                known.insert(key, first.len());
-                first.push(Group(vec![pending]));
+        let first = wave(&mut waves, 0, all);
+        match entry {
+            Entry::Occupied(place) => match first.get_mut(*place.get()) {
+                Some(group) => group.add(pending),
+                None => first.push(pending.into()),
+            },
+            Entry::Vacant(free) => {
+                free.insert(first.len());
+                first.push(pending.into());
             }
         }
     }
     waves
 }
 
-fn wave(waves: &mut Vec<Vec<Group>>, number: usize) -> &mut Vec<Group> {
+/// The first one has room for `all`.
+fn wave(waves: &mut Vec<Vec<Group>>, number: usize, all: usize) -> &mut Vec<Group> {
     if waves.len() <= number {
-        waves.resize_with(number + 1, Vec::new);
+        let room = if number == 0 { all } else { 0 };
+        waves.resize_with(number + 1, || Vec::with_capacity(room));
     }
     &mut waves[number]
 }

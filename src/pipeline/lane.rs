@@ -21,17 +21,18 @@ use super::outcome::{Disposition, Outcome, UNKNOWN_ATTEMPTS};
 use super::parked::{Limit, Parked, Puzzle};
 use super::shared::{OldRecords, Shared, Ticket};
 use super::standstill::Target;
+use super::traced::met;
 use super::undertaker::{Body, Cause, Dead, Tell};
 use crate::consumers::{self, Consumer, Decision, EffectKey, Effects, Reason, Rules, needs_effects_check};
 use crate::dead_letters::Queue;
-use crate::dedupe::{Claim, ClaimKey};
+use crate::dedupe::{Claim, ClaimKey, DedupeError};
 use crate::planted::Planted;
 use crate::progress::ConsumerSet;
-use crate::telemetry::{BatchSpan, Stage};
+use crate::telemetry::{BatchSpan, Stage, StageSpan};
 use jiff::Timestamp;
 
 /// The most records of one lane batch: what fits one request, if its events are small.
-const MAX_BATCH: usize = 400;
+pub const MAX_BATCH: usize = 400;
 
 /// How many puzzles are tried in one round, so that the records that come in need not wait long for theirs.
 const MAX_ROUND: usize = 10;
@@ -82,14 +83,11 @@ impl Lane {
     pub(super) async fn run(mut self, mut inbox: Inbox) {
         while self.wake(&mut inbox).await {
             let items = inbox.take(self.fit.records().min(self.parked.room()));
-            self.batch = self.begin_trace(&items);
-            let logged = self.batch.as_ref().map_or_else(tracing::Span::none, BatchSpan::logged);
             tokio::select! {
                 biased;
-                () = self.step(items).instrument(logged) => {}
+                () = self.step(items) => {}
                 () = inbox.keep_clean() => {}
             }
-            self.batch = None;
         }
     }
 
@@ -124,6 +122,15 @@ impl Lane {
         if self.parked.due().is_some_and(|due| due <= Instant::now()) {
             self.try_puzzles().await;
         }
+        // From here on: what was set aside came with other batches.
+        self.batch = self.begin_trace(&items);
+        let logged = self.batch.as_ref().map_or_else(tracing::Span::none, BatchSpan::logged);
+        self.bring_on(items).instrument(logged).await;
+        self.batch = None;
+    }
+
+    /// What was taken, through all stages.
+    async fn bring_on(&mut self, items: Vec<Item>) {
         let rules = self.shared.ports.rules.current();
         let (mut pending, mut unknown) = self.decide_by(&rules, items, Planted::StaleProgram.is_planted()).await;
         wait_together(&mut pending, &mut unknown);
@@ -166,7 +173,7 @@ impl Lane {
 
     /// Decides each record; what needs no delivery is finished at once. Gives what is to be delivered, and unless the rules are `final` what they do not know the merchant of.
     async fn decide_by(&mut self, rules: &Rules, items: Vec<Item>, is_final: bool) -> (Vec<Pending>, Vec<Item>) {
-        let _stage = self.stage(Stage::Decide, items.len());
+        let stage = self.stage(Stage::Decide, items.len());
         let now = self.shared.ports.clock.now();
         let mut pending = Vec::with_capacity(items.len());
         let (mut finished, mut dead, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
@@ -198,15 +205,18 @@ impl Lane {
                     dead.push((item, cause));
                 }
                 Decision::Deliver(effects) => {
-                    let Item { received, ticket } = item;
-                    let ticket = ticket.of_parts(effects.iter().count());
-                    pending.extend(effects.into_iter().map(|effect| Pending {
-                        item: Item {
-                            received: Arc::clone(&received),
-                            ticket: ticket.clone(),
-                        },
-                        effect,
-                    }));
+                    let (first, second) = effects.into_parts();
+                    let Some(second) = second else {
+                        pending.push(Pending { item, effect: first });
+                        continue;
+                    };
+                    let item = Item {
+                        ticket: item.ticket.of_parts(2),
+                        ..item
+                    };
+                    pending.extend(
+                        [(item.clone(), first), (item, *second)].map(|(item, effect)| Pending { item, effect }),
+                    );
                 }
                 Decision::Refuse(refusal) => dead.push((item, Cause::from(refusal))),
                 Decision::RefuseIfKnown(refusal, key) => {
@@ -218,6 +228,8 @@ impl Lane {
                 }
             }
         }
+        // What follows waits for others.
+        drop(stage);
         self.shared.write_down(notes).await;
         self.report(finished).await;
         for (item, cause) in dead {
@@ -265,16 +277,19 @@ impl Lane {
     /// Keeps what is ours to deliver; what is done already is finished. A foreign lease is waited for, once and at most
     /// as long as a lease lives, and then delivered all the same: skipping it could lose it.
     async fn claim(&self, pending: Vec<Pending>) -> Vec<Pending> {
-        let _stage = self.stage(Stage::Claim, pending.len());
+        let mut stage = self.stage(Stage::Claim, pending.len());
         let lease = self.shared.ports.dedupe.lease();
         let mut undecided = pending;
-        let mut ours = Vec::with_capacity(undecided.len());
+        let mut ours = Vec::new();
         for look in 0..=LEASE_LOOKS {
             if look > 0 {
                 self.shared.wait(lease / LEASE_LOOKS).await;
             }
             let claims;
-            (undecided, claims) = self.ask(undecided).await;
+            (undecided, claims) = self.ask(undecided, &mut stage).await;
+            if ours.is_empty() && claims.iter().all(|claim| *claim == Claim::Granted) {
+                return undecided;
+            }
             let (mut finished, mut foreign) = (Vec::new(), Vec::new());
             for (pending, claim) in undecided.into_iter().zip(claims) {
                 match claim {
@@ -305,7 +320,7 @@ impl Lane {
     }
 
     /// One answer for every record that is still ours, however long the store takes.
-    async fn ask(&self, mut pending: Vec<Pending>) -> (Vec<Pending>, Vec<Claim>) {
+    async fn ask(&self, mut pending: Vec<Pending>, stage: &mut Option<StageSpan>) -> (Vec<Pending>, Vec<Claim>) {
         let mut backoff = Backoff::default();
         loop {
             pending.retain(|pending| pending.item.ticket.epoch.is_live());
@@ -319,7 +334,7 @@ impl Lane {
                     self.shared.standstills.end(self.consumer, Target::Dedupe);
                     return (pending, claims);
                 }
-                Err(error) => self.wait_for_store(&error, &mut backoff).await,
+                Err(error) => self.wait_for_store(&error, &mut backoff, stage).await,
             }
         }
     }
@@ -388,14 +403,12 @@ impl Lane {
             Fate::Abandoned => drop(groups),
             Fate::Behind | Fate::Unknown { .. } => groups.into_iter().for_each(|group| self.parked.wait_all(group)),
             Fate::Rejected { reason, detail } => {
-                for mut group in groups {
-                    let Some(Pending { item, effect }) = group.0.pop() else {
-                        continue;
-                    };
+                for Group { newest, older, .. } in groups {
+                    let Pending { item, effect } = newest;
                     self.bury(item, Some(effect.key), Cause::new(reason, detail.clone()))
                         .await;
                     // The newest was rejected: the one before it is the newest now, once the letter is written.
-                    self.parked.wait_all(group);
+                    self.parked.wait_all(older);
                 }
             }
         }
@@ -404,35 +417,32 @@ impl Lane {
     /// Marks everything the accepted events cover as done, then reports it finished. While the store is away the records
     /// are held; nothing is sent again.
     async fn confirm(&self, groups: Vec<Group>) {
-        let _stage = self.stage(Stage::Settle, groups.len());
+        let all = groups.iter().map(|group| group.older.len() + 1).sum();
+        let mut stage = self.stage(Stage::Settle, all);
         let now_ms = self.shared.ports.clock.now_ms();
-        let (mut keys, mut finished) = (Vec::new(), Vec::new());
+        let (mut keys, mut finished) = (Vec::with_capacity(all), Vec::with_capacity(all));
         let mut is_told = false;
         // Oldest first: where the pipeline of commands is cut short, an older change is never left open behind a
         // newer one that is done. Nobody can have to dead-letter these any more: their bytes go here, however long the
         // store takes.
-        for Group(members) in groups {
-            let newest = members.len().saturating_sub(1);
-            for (index, member) in members.into_iter().enumerate() {
-                let outcome = if index == newest {
-                    let lag_ms = now_ms.saturating_sub(member.change().commit_ms);
-                    let lag = Duration::from_millis(lag_ms.try_into().unwrap_or(0));
-                    self.shared.ports.telemetry.accepted(self.consumer, lag);
-                    if !is_told {
-                        self.shared.tell_of(self.consumer, &member, Outcome::Delivered);
-                        is_told = true;
-                    }
-                    Outcome::Delivered
-                } else {
-                    Outcome::Superseded
-                };
+        for Group { newest, older, .. } in groups {
+            let lag_ms = now_ms.saturating_sub(newest.change().commit_ms);
+            let lag = Duration::from_millis(lag_ms.try_into().unwrap_or(0));
+            self.shared.ports.telemetry.accepted(self.consumer, lag);
+            if !is_told {
+                self.shared.tell_of(self.consumer, &newest, Outcome::Delivered);
+                is_told = true;
+            }
+            let mut finish = |member: Pending, outcome| {
                 keys.push(member.effect.claim);
                 finished.push(self.finish(member.item.ticket, outcome));
-            }
+            };
+            older.into_iter().for_each(|member| finish(member, Outcome::Superseded));
+            finish(newest, Outcome::Delivered);
         }
         let mut backoff = Backoff::default();
         while let Err(error) = self.shared.ports.dedupe.confirm(&keys).await {
-            self.wait_for_store(&error, &mut backoff).await;
+            self.wait_for_store(&error, &mut backoff, &mut stage).await;
             if !finished.iter().any(|finished| finished.ticket.epoch.is_live()) {
                 return;
             }
@@ -441,8 +451,9 @@ impl Lane {
         self.report(finished).await;
     }
 
-    async fn wait_for_store(&self, error: &crate::dedupe::DedupeError, backoff: &mut Backoff) {
+    async fn wait_for_store(&self, error: &DedupeError, backoff: &mut Backoff, stage: &mut Option<StageSpan>) {
         let disposition = Disposition::of_dedupe(error);
+        met(stage, &disposition);
         self.shared
             .wait_for(self.consumer, Target::Dedupe, disposition, backoff)
             .await;
@@ -463,6 +474,7 @@ impl Lane {
                 lane: self.tell.clone(),
                 letter,
             }),
+            logged: tracing::Span::current(),
         };
         // The pipeline is gone only when the process is going: nothing is committed then.
         let _gone = self.undertaker.send(dead).await;

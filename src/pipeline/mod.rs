@@ -33,7 +33,6 @@ mod telling;
 mod traced;
 mod undertaker;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +58,7 @@ use source::{Command, Event, Failure, Handle};
 use undertaker::{Dead, Undertaker};
 
 pub use backoff::Randomness;
+pub use lane::MAX_BATCH;
 pub use outcome::{Disposition, Outcome};
 pub use partitions::PartitionStatus;
 pub use rules::{ReadRules, RuleBook};
@@ -286,16 +286,21 @@ impl Pipeline {
 
     fn finish(&mut self, finished: &[Finished]) -> Result<(), Failure> {
         // Counted once a message, not once a record: most records of a batch end alike.
-        let mut counts: BTreeMap<(Consumer, &'static str), u64> = BTreeMap::new();
+        let mut counts: Vec<(Consumer, &'static str, u64)> = Vec::new();
         for finished in finished {
             // A late outcome belongs to a partition that has another owner by now, who counts it himself.
             if let Some(consumers) = self.partitions.finish(finished) {
+                let outcome = finished.outcome.label();
                 for consumer in consumers.iter() {
-                    *counts.entry((consumer, finished.outcome.label())).or_default() += 1;
+                    let same = |count: &&mut (Consumer, &str, u64)| (count.0, count.1) == (consumer, outcome);
+                    match counts.iter_mut().find(same) {
+                        Some((_, _, records)) => *records += 1,
+                        None => counts.push((consumer, outcome, 1)),
+                    }
                 }
             }
         }
-        for ((consumer, outcome), records) in counts {
+        for (consumer, outcome, records) in counts {
             self.shared.ports.telemetry.finished(Some(consumer), outcome, records);
         }
         self.control_flow();

@@ -108,7 +108,7 @@ impl Parked {
         let members = self
             .puzzles
             .iter()
-            .flat_map(|puzzle| &puzzle.group.0)
+            .flat_map(|puzzle| puzzle.group.members())
             .chain(&self.waiting);
         let (mut records, mut bytes) = (self.letters.len(), 0_usize);
         for member in members {
@@ -127,7 +127,7 @@ impl Parked {
 
     /// Whether this must wait behind something here.
     pub(super) fn holds_back(&self, group: &Group) -> bool {
-        !self.is_empty() && group.0.iter().any(|member| self.is_behind(member))
+        !self.is_empty() && group.members().any(|member| self.is_behind(member))
     }
 
     /// Keeps what must wait, gives the rest.
@@ -151,8 +151,8 @@ impl Parked {
         self.waiting.push(pending);
     }
 
-    pub(super) fn wait_all(&mut self, group: Group) {
-        for member in group.0 {
+    pub(super) fn wait_all(&mut self, members: impl IntoIterator<Item = Pending>) {
+        for member in members {
             self.wait(member);
         }
     }
@@ -167,7 +167,7 @@ impl Parked {
         self.rows.clear();
         self.keys.clear();
         let puzzles = std::mem::take(&mut self.puzzles);
-        for member in puzzles.iter().flat_map(|puzzle| &puzzle.group.0) {
+        for member in puzzles.iter().flat_map(|puzzle| puzzle.group.members()) {
             self.mark(member);
         }
         self.puzzles = puzzles;
@@ -214,7 +214,7 @@ impl Parked {
     }
 
     pub(super) fn add_puzzle(&mut self, puzzle: Puzzle, randomness: &Randomness) {
-        for member in &puzzle.group.0 {
+        for member in puzzle.group.members() {
             self.mark(member);
         }
         self.puzzles.push_back(puzzle);

@@ -51,6 +51,8 @@ pub(super) struct Partitions {
 pub struct PartitionStatus {
     pub place: TopicPartition,
     pub committed: Option<i64>,
+    /// When a commit was last confirmed, or the partition became ours.
+    pub confirmed: Instant,
     /// The next offset to receive.
     pub position: i64,
     pub outstanding: usize,
@@ -249,6 +251,7 @@ impl Partitions {
         let status = |(place, ours): (&TopicPartition, &Ours)| PartitionStatus {
             place: *place,
             committed: ours.committed.as_ref().map(|committed| committed.offset),
+            confirmed: ours.confirmed,
             position: ours.progress.position(),
             outstanding: ours.progress.outstanding(),
             paused: ours.paused,

@@ -196,7 +196,7 @@ impl Shared {
         answer
     }
 
-    /// Sends these events, and says what the answer means.
+    /// Sends these events, which are permitted, and says what the answer means.
     pub(super) async fn send(&self, consumer: Consumer, events: &EventBatch, request: Range<usize>) -> Disposition {
         let started = tokio::time::Instant::now();
         let _in_flight = self.ports.telemetry.sending(consumer, request.len());
@@ -230,7 +230,7 @@ impl Shared {
         let wait = backoff.next(after, &self.ports.randomness);
         self.ports.telemetry.retried(consumer.name(), target.name());
         let (consumer, target) = (consumer.name(), target.name());
-        self.tell_wrong(consumer, target, &detail);
+        self.tell_waiting(consumer, target, &detail, wait);
         tracing::warn!(consumer, target, detail, ?wait, "trying again");
         self.wait(wait).await;
     }

@@ -1,6 +1,8 @@
 //! What people who look are told of single records: takes a record with its end, gives it to the telemetry, which keeps the last.
 //!
-//! The first of a batch that ended so, and every dead letter. It changes nothing about a record and waits for nobody.
+//! The first of a batch that ended so, and every dead letter; of what is superseded none, but the newer state that covers it. It changes nothing about a record and waits for nobody.
+
+use std::time::Duration;
 
 use super::item::{Pending, Received};
 use super::outcome::Outcome;
@@ -55,13 +57,20 @@ impl Shared {
             reason: Some(cause.reason),
         });
         let detail = format!("{}: {}", cause.reason, cause.detail);
-        telemetry.went_wrong(queue.name(), "record", &detail, at_ms);
+        telemetry.went_wrong(queue.name(), "record", &detail, at_ms, None);
     }
 
     /// A target, or the dead letters, could not do what a consumer wanted.
     pub(super) fn tell_wrong(&self, consumer: &'static str, target: &'static str, detail: &str) {
         let at_ms = self.ports.clock.now_ms();
-        self.ports.telemetry.went_wrong(consumer, target, detail, at_ms);
+        self.ports.telemetry.went_wrong(consumer, target, detail, at_ms, None);
+    }
+
+    /// The same, and it is asked again after so long.
+    pub(super) fn tell_waiting(&self, consumer: &'static str, target: &'static str, detail: &str, wait: Duration) {
+        let at_ms = self.ports.clock.now_ms();
+        let telemetry = &self.ports.telemetry;
+        telemetry.went_wrong(consumer, target, detail, at_ms, Some(wait));
     }
 }
 

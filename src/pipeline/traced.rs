@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::item::Item;
 use super::lane::Lane;
-use crate::telemetry::{BatchSpan, Stage, StageSpan};
+use super::outcome::Disposition;
+use crate::telemetry::{BatchSpan, MAX_LINKS, Stage, StageSpan};
 use crate::traceparent::{self, TraceParent};
 
 impl Lane {
@@ -19,23 +20,39 @@ impl Lane {
                 batch.came_from(view.topic, is_one.then_some(view.partition));
             });
         }
-        let mut linked = BTreeSet::new();
+        // A transaction of many rows is linked once; its rows come one behind the other.
+        let (mut linked, mut last) = (BTreeSet::new(), None);
+        let mut free = MAX_LINKS;
         for item in items {
             let context = item.received.record.with(|view| {
                 let header = view.headers.get(traceparent::KEY)?;
                 TraceParent::parse(header.value?)
             });
-            // A transaction of many rows is linked once.
+            if context == last {
+                continue;
+            }
+            last = context;
             if let Some(context) = context.filter(|context| linked.insert(*context)) {
                 batch.link(context);
+                free -= 1;
+            }
+            if free == 0 {
+                break;
             }
         }
         Some(batch)
     }
 
     /// A stage of the batch that is traced now.
-    pub(super) fn stage(&self, stage: Stage, records: usize) -> Option<StageSpan> {
-        let batch = self.batch.as_ref().filter(|_| records > 0)?;
-        Some(batch.stage(stage, records))
+    pub(super) fn stage(&self, stage: Stage, members: usize) -> Option<StageSpan> {
+        let batch = self.batch.as_ref().filter(|_| members > 0)?;
+        Some(batch.stage(stage, members))
+    }
+}
+
+/// Says in its span what a stage met.
+pub(super) fn met(stage: &mut Option<StageSpan>, disposition: &Disposition) {
+    if let (Some(stage), Some(failure)) = (stage, disposition.failure()) {
+        stage.failed(failure);
     }
 }

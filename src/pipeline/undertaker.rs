@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, mpsc};
+use tracing::Instrument as _;
 
 use super::backoff::Backoff;
 use super::item::{Finished, Received};
@@ -34,6 +35,8 @@ pub(super) struct Dead {
     pub(super) ticket: Ticket,
     pub(super) cause: Cause,
     pub(super) tell: Option<Tell>,
+    /// What its log lines belong to.
+    pub(super) logged: tracing::Span,
 }
 
 /// Why a record is dead.
@@ -95,7 +98,10 @@ impl Undertaker {
             tokio::select! {
                 biased;
                 Some(()) = burials.next(), if !burials.is_empty() => {}
-                Some(next) = dead.recv() => burials.push(self.bury(next, &turns)),
+                Some(next) = dead.recv() => {
+                    let logged = next.logged.clone();
+                    burials.push(self.bury(next, &turns).instrument(logged));
+                }
                 else => return,
             }
         }
@@ -253,7 +259,8 @@ impl Undertaker {
             }
             let wait = backoff.next(None, &self.shared.ports.randomness);
             self.shared.ports.telemetry.retried(queue, "dead_letters");
-            self.shared.tell_wrong(queue, "dead_letters", &error.to_string());
+            self.shared
+                .tell_waiting(queue, "dead_letters", &error.to_string(), wait);
             record.with(|record| {
                 let (topic, partition, offset) = (record.topic, record.partition, record.offset);
                 tracing::error!(%error, topic, partition, offset, ?wait, "record held until its dead letter is written");

@@ -36,7 +36,7 @@ fn a_tier_is_evaluated_by_its_rules_for_all_its_triggers() {
         Consumer::Tier,
         &updated(purchase("m-instant"), refunded("m-instant", "40")),
     );
-    effect.absorb(&self::effect(Consumer::Tier, &created(purchase("m-instant"))));
+    effect.absorb([&self::effect(Consumer::Tier, &created(purchase("m-instant")))]);
     assert_snapshot!(tiers(&[&effect]), @r#"[{"merchant_id":"m-instant","user_id":"u-1","effect_key":"tier:m-instant:u-1","program_rev":1,"as_of_ms":1795168800000,"rules":{"metric":"spend","window":{"kind":"rolling_months","months":12},"time_zone":"Asia/Bangkok","timing":"immediate","ladder":[{"name":"gold","threshold":"1000"}]},"triggers":[{"table":"purchase_ledger","row_id":"p-1","version":"41","op":"c","at":"2026-11-20T10:00:00Z","due_at":null,"lowers":false},{"table":"purchase_ledger","row_id":"p-1","version":"42","op":"u","at":"2026-11-20T10:00:00Z","due_at":null,"lowers":true}]}]"#);
 }
 

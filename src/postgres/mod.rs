@@ -33,7 +33,7 @@ pub use client::{Client, MAX_CONNECTIONS};
 pub use facts::Settled;
 pub use ledger::PostgresLedger;
 pub use notes::{Notes, Told};
-pub use start::{StartError, rule_book, rule_book_of_shadow};
+pub use start::{StartError, Waits, rule_book, rule_book_of_shadow};
 pub use url::DatabaseUrl;
 
 /// The functions of `schemas/postgres`, as the pipeline needs them. Every call is one statement and idempotent.

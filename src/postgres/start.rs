@@ -36,6 +36,9 @@ pub enum StartError {
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// Whom to tell why the start waits, each time that the database did not do.
+pub type Waits<'a> = &'a (dyn Fn(&LedgerError) + Send + Sync);
+
 /// The rules to begin with. With `fixed` programs only the cut-off is the database's.
 ///
 /// # Errors
@@ -45,8 +48,9 @@ pub async fn rule_book(
     cache: Option<RulesCache>,
     given: Option<Timestamp>,
     fixed: Option<Programs>,
+    waits: Waits<'_>,
 ) -> Result<RuleBook, StartError> {
-    begin(client, cache, given, true, fixed).await
+    begin(client, cache, given, true, fixed, waits).await
 }
 
 /// The same for whoever leaves nothing behind: a cut-off that is given is not stored, and no snapshot is kept.
@@ -57,8 +61,9 @@ pub async fn rule_book_of_shadow(
     client: Arc<Client>,
     given: Option<Timestamp>,
     fixed: Option<Programs>,
+    waits: Waits<'_>,
 ) -> Result<RuleBook, StartError> {
-    begin(client, None, given, false, fixed).await
+    begin(client, None, given, false, fixed, waits).await
 }
 
 async fn begin(
@@ -67,6 +72,7 @@ async fn begin(
     given: Option<Timestamp>,
     stores: bool,
     fixed: Option<Programs>,
+    waits: Waits<'_>,
 ) -> Result<RuleBook, StartError> {
     let fixed = fixed.map(Arc::new);
     let mut pause = FIRST_PAUSE;
@@ -96,6 +102,7 @@ async fn begin(
             return Err(StartError::Database(failed));
         }
         tracing::warn!(error = %failed, "the database is not there yet");
+        waits(&failed);
         if fixed.is_none()
             && let Some(snapshot) = last_good(cache.as_ref()).await
         {

@@ -173,9 +173,9 @@ impl Reconciler {
             Ok(Ended::NotOurs | Ended::Idle) => {}
             Err(error) => tracing::warn!(%error, "a pass of the reconciler ended early"),
         }
-        if !matches!(ended, Ok(Ended::Done(_))) {
-            // What the last pass of this process found is another's to tell, or not known.
-            telemetry.found(&Kind::ALL.map(|kind| (kind.name(), 0)));
+        // A pass that was not made, or not to its end, changes nothing about what was found.
+        if matches!(ended, Ok(Ended::NotOurs)) {
+            telemetry.passes_are_of_another();
         }
     }
 }

@@ -130,7 +130,7 @@ pub(super) async fn run(reconciler: &Reconciler, consumers: Vec<Consumer>) -> Re
     };
     let ended = pass.look_around().await;
     // What was found is told even if the pass could not go on.
-    pass.tell();
+    pass.tell(ended.is_ok());
     ended.map(|()| pass.report)
 }
 
@@ -392,7 +392,7 @@ impl Pass<'_> {
             match members.get_mut(&candidate.effect.key) {
                 Some((effect, newest_ms)) => {
                     let mut newer = candidate.effect.clone();
-                    newer.absorb(effect);
+                    newer.absorb([&*effect]);
                     *effect = newer;
                     *newest_ms = (*newest_ms).max(candidate.newest_ms);
                 }
@@ -457,17 +457,14 @@ impl Pass<'_> {
         self.report.findings.insert(Finding { kind, subject });
     }
 
-    fn tell(&self) {
+    fn tell(&self, is_whole: bool) {
         let telemetry = &self.reconciler.ports.telemetry;
         telemetry.looked_at(self.report.rows);
         let count = |kind: Kind| {
-            self.report
-                .findings
-                .iter()
-                .filter(|finding| finding.kind == kind)
-                .count()
+            let findings = self.report.findings.iter();
+            findings.filter(|finding| finding.kind == kind).count() as u64
         };
-        telemetry.found(&Kind::ALL.map(|kind| (kind.name(), count(kind))));
+        telemetry.found(Kind::ALL.map(|kind| (kind.name(), count(kind))), is_whole);
         for Finding { kind, subject } in self.report.findings.iter().take(MOST_LOGGED) {
             tracing::error!(
                 kind = kind.name(),

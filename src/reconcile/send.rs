@@ -168,6 +168,7 @@ impl Outbox {
         let too_large = |place| (place, "larger than one request may be".to_owned());
         answered.rejected.extend(split.oversize.into_iter().map(too_large));
         while let Some(request) = requests.pop_front() {
+            self.deliver.permit().await;
             let started = tokio::time::Instant::now();
             let in_flight = self.telemetry.sending(consumer, request.len());
             let answer = self.deliver.send(events, request.clone()).await;

@@ -1,7 +1,7 @@
 //! `codes`: takes a row image, gives a [`Code`]. The code itself must be there and is never read: what is not kept cannot
 //! reach a log or an event.
 
-use super::image::{Image, id, word};
+use super::image::{Image, ids, word};
 use super::{Code, CodeStatus, MerchantId, RouteError, RowId, UserId};
 use crate::debezium::{Column, ValueError};
 
@@ -9,9 +9,10 @@ pub(super) fn read(image: Image<'_, '_>) -> Result<Code, RouteError> {
     let [row_id, _code, merchant_id, status] = image.required(["id", "code", "merchant_id", "status"])?;
     let [user_id, redeemed_at] = image.optional(["user_id", "redeemed_at"]);
     let read = || -> Result<Code, ValueError> {
+        let [row_id, merchant_id] = ids([row_id, merchant_id])?;
         Ok(Code {
-            id: id(row_id, RowId::new)?,
-            merchant_id: id(merchant_id, MerchantId::new)?,
+            id: RowId::of(row_id),
+            merchant_id: MerchantId::of(merchant_id),
             status: word(status, known_status)?,
             user_id: user_id.optional(user)?,
             redeemed_at: redeemed_at.optional(|column| column.timestamp())?,
@@ -24,7 +25,8 @@ pub(super) fn read(image: Image<'_, '_>) -> Result<Code, RouteError> {
 }
 
 fn user(column: Column<'_>) -> Result<UserId, ValueError> {
-    id(column, UserId::new)
+    let [user] = ids([column])?;
+    Ok(UserId::of(user))
 }
 
 fn known_status(word: &str) -> Option<CodeStatus> {

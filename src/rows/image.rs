@@ -1,7 +1,10 @@
 //! What the tables share: one row image in, its required columns checked together, words and ids out. Never knows a table.
 
+use std::borrow::Cow;
+
 use super::{RouteError, Table};
 use crate::debezium::{Column, Columns, DecimalMode, ValueError, shown};
+use crate::parts::Part;
 
 /// The image of one row of a known table, and how to read it.
 #[derive(Debug, Clone, Copy)]
@@ -34,9 +37,13 @@ impl<'a> Image<'_, 'a> {
     }
 }
 
-/// An id of the kind asked for.
-pub(super) fn id<T>(column: Column<'_>, new: fn(&str) -> Option<T>) -> Result<T, ValueError> {
-    new(&column.id()?).ok_or(ValueError::Empty { column: column.name() })
+/// The ids of a row, in one piece of memory. None of them is empty.
+pub(super) fn ids<const N: usize>(columns: [Column<'_>; N]) -> Result<[Part; N], ValueError> {
+    let mut texts = [const { Cow::Borrowed("") }; N];
+    for (text, column) in texts.iter_mut().zip(columns) {
+        *text = column.id()?;
+    }
+    Ok(Part::of(&texts.each_ref().map(|text| &**text)))
 }
 
 /// One of the words a column may hold; any other is named in the error.

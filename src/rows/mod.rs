@@ -15,6 +15,7 @@
 mod codes;
 mod error;
 mod form_submissions;
+mod id;
 mod image;
 mod mission_claims;
 mod purchase_ledger;
@@ -33,43 +34,8 @@ use rust_decimal::Decimal;
 use crate::debezium::Op;
 
 pub use error::{Rewrite, RouteError};
+pub use id::{FormId, MerchantId, MissionId, RowId, UserId};
 pub use route::{Routed, route};
-
-/// An opaque, non-empty identifier of the source database. One newtype a kind, so that they cannot be mixed up. Shared,
-/// because every consumer's effect carries it on.
-macro_rules! id {
-    ($($name:ident),*) => {$(
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// `None` for an empty text.
-            #[must_use]
-            pub fn new(text: &str) -> Option<Self> {
-                (!text.is_empty()).then(|| Self(text.into()))
-            }
-
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
-            }
-        }
-    )*};
-}
-
-id!(RowId, UserId, MerchantId, FormId, MissionId);
 
 /// The tables a consumer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,7 +3,7 @@
 
 use rust_decimal::Decimal;
 
-use super::image::{Image, id, word};
+use super::image::{Image, ids, word};
 use super::{MerchantId, Purchase, PurchaseStatus, RouteError, RowId, UserId};
 use crate::debezium::ValueError;
 
@@ -29,10 +29,11 @@ pub(super) fn read(image: Image<'_, '_>) -> Result<Purchase, RouteError> {
     ] = required;
     let [refunded_amount, completed_at] = optional;
     let read = || -> Result<Purchase, ValueError> {
+        let [row_id, user_id, merchant_id] = ids([row_id, user_id, merchant_id])?;
         Ok(Purchase {
-            id: id(row_id, RowId::new)?,
-            user_id: id(user_id, UserId::new)?,
-            merchant_id: id(merchant_id, MerchantId::new)?,
+            id: RowId::of(row_id),
+            user_id: UserId::of(user_id),
+            merchant_id: MerchantId::of(merchant_id),
             final_amount: final_amount.decimal(image.mode)?,
             refunded_amount: refunded_amount
                 .optional(|column| column.decimal(image.mode))?

@@ -1,6 +1,6 @@
 //! `referral_ledger`: takes a row image, gives a [`Referral`]. Never judges who may refer whom: the reward consumer does.
 
-use super::image::{Image, id, word};
+use super::image::{Image, ids, word};
 use super::{MerchantId, Referral, ReferralStatus, RouteError, RowId, UserId};
 use crate::debezium::ValueError;
 
@@ -15,11 +15,12 @@ pub(super) fn read(image: Image<'_, '_>) -> Result<Referral, RouteError> {
     ])?;
     let [row_id, referrer, referee, merchant_id, status, created_at] = required;
     let read = || -> Result<Referral, ValueError> {
+        let [row_id, referrer, referee, merchant_id] = ids([row_id, referrer, referee, merchant_id])?;
         Ok(Referral {
-            id: id(row_id, RowId::new)?,
-            referrer_user_id: id(referrer, UserId::new)?,
-            referee_user_id: id(referee, UserId::new)?,
-            merchant_id: id(merchant_id, MerchantId::new)?,
+            id: RowId::of(row_id),
+            referrer_user_id: UserId::of(referrer),
+            referee_user_id: UserId::of(referee),
+            merchant_id: MerchantId::of(merchant_id),
             status: word(status, known_status)?,
             created_at: created_at.timestamp()?,
         })

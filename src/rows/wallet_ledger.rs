@@ -1,6 +1,6 @@
 //! `wallet_ledger`: takes a row image, gives a [`WalletEntry`]. Never judges the sign of an amount.
 
-use super::image::{Image, id, word};
+use super::image::{Image, ids, word};
 use super::{MerchantId, RouteError, RowId, UserId, WalletEntry, WalletEntryKind};
 use crate::debezium::{Column, ValueError};
 
@@ -9,10 +9,11 @@ pub(super) fn read(image: Image<'_, '_>) -> Result<WalletEntry, RouteError> {
     let [row_id, user_id, merchant_id, amount, kind, created_at] = required;
     let [source_type, source_id] = image.optional(["source_type", "source_id"]);
     let read = || -> Result<WalletEntry, ValueError> {
+        let [row_id, user_id, merchant_id] = ids([row_id, user_id, merchant_id])?;
         Ok(WalletEntry {
-            id: id(row_id, RowId::new)?,
-            user_id: id(user_id, UserId::new)?,
-            merchant_id: id(merchant_id, MerchantId::new)?,
+            id: RowId::of(row_id),
+            user_id: UserId::of(user_id),
+            merchant_id: MerchantId::of(merchant_id),
             amount: amount.i64()?,
             kind: word(kind, known_kind)?,
             source_type: source_type.optional(Column::text)?.map(Into::into),

@@ -1,18 +1,20 @@
 //! `/livez`, `/readyz`, `/statusz`, `/metrics`.
 //!
-//! *Live* means that the loops tick; it does not depend on anything outside, so that an outage elsewhere restarts
-//! nobody. *Ready* means that partitions can be worked on: ticking, in the group, not draining, no consumer standing
-//! still or halted, no partition halted. A platform that asks for `/livez` restarts a hanging process before the
-//! [watchdog](super::watchdog) ends it.
+//! *Live* means that the loops tick, as soon as they have begun; it does not depend on anything outside, so that an outage
+//! elsewhere restarts nobody, in the midst of a start neither. *Ready* means that partitions can be worked on: ticking, in the
+//! group, not draining, no consumer standing still or halted, no partition halted. A platform that asks for `/livez` restarts a
+//! hanging process before the [watchdog](super::watchdog) ends it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -21,20 +23,24 @@ use tokio_util::sync::CancellationToken;
 use super::flow::flow;
 use super::lately::Latency;
 use super::metrics::Telemetry;
+use super::reach::{Reach, guard};
 use super::recent::Decided;
 use super::status::{Status, holders, skew};
+use crate::consumers::Consumer;
 use crate::pipeline::Outcome;
 
 /// Older ticks mean that a loop hangs. Longer than anything that blocks the polling thread on purpose: a revocation takes at
 /// most 10 s, the commit in it another 10, the look-ups of an assignment about a minute.
 pub const STALE: Duration = Duration::from_secs(120);
 
-/// What a worker serves in any case.
-pub fn routes(telemetry: Arc<Telemetry>) -> Router {
+/// What a worker serves in any case. What it says of single records is for whoever it may reach; the rest is for probes and
+/// scrapers, under whatever name they know this machine by.
+pub fn routes(telemetry: Arc<Telemetry>, reach: Reach) -> Router {
     Router::new()
+        .route("/statusz", get(statusz))
+        .layer(middleware::from_fn_with_state(reach, guard))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .route("/statusz", get(statusz))
         .route("/metrics", get(metrics))
         .with_state(telemetry)
 }
@@ -63,7 +69,8 @@ pub async fn serve(
 pub(super) fn not_live(telemetry: &Telemetry) -> Vec<String> {
     let (poll, tick) = telemetry.ages();
     let mut problems = Vec::new();
-    if poll > STALE {
+    // A start may rightly wait, for the database or slow brokers, before there is a thread that polls.
+    if telemetry.seen.has_polled() && poll > STALE {
         problems.push(format!(
             "the polling thread has not gone round for {} s",
             poll.as_secs()
@@ -80,7 +87,7 @@ fn not_ready(telemetry: &Telemetry) -> Vec<String> {
     let status = telemetry.status();
     let mut problems = not_live(telemetry);
     if status.ticked_ms == 0 {
-        problems.push("starting".to_owned());
+        problems.push(format!("starting: {}", telemetry.beginning()));
     }
     if status.ticked_ms > 0 && !status.joined {
         problems.push("not in the consumer group yet".to_owned());
@@ -204,6 +211,7 @@ pub fn status_json(telemetry: &Telemetry) -> serde_json::Value {
         "joined": status.joined,
         "draining": status.draining,
         "client": client_json(telemetry),
+        "totals": totals_json(telemetry, &status),
         "consumers": consumers.collect::<Vec<_>>(),
         "partitions": partitions.collect::<Vec<_>>(),
         "halted": halted.collect::<Vec<_>>(),
@@ -214,12 +222,26 @@ pub fn status_json(telemetry: &Telemetry) -> serde_json::Value {
 }
 
 /// The time by which the others are told.
-fn now_ms(telemetry: &Telemetry, status: &Status) -> i64 {
+pub(super) fn now_ms(telemetry: &Telemetry, status: &Status) -> i64 {
     let (_, since) = telemetry.ages();
     let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
     status
         .ticked_ms
         .saturating_add(if status.ticked_ms > 0 { since } else { 0 })
+}
+
+/// Of all consumers together, a record counted once however many of them read it.
+fn totals_json(telemetry: &Telemetry, status: &Status) -> serde_json::Value {
+    let (seen, lately) = (&telemetry.seen, &telemetry.seen.lately);
+    let in_hand: usize = status.partitions.iter().map(|partition| partition.outstanding).sum();
+    let in_flight: u64 = Consumer::ALL.map(|consumer| telemetry.in_flight(consumer)).iter().sum();
+    serde_json::json!({
+        "received_a_second": rounded(lately.received_a_second()),
+        "behind": seen.behind(),
+        "in_hand": in_hand,
+        "in_flight": in_flight,
+        "letters": lately.letters.load(Ordering::Relaxed),
+    })
 }
 
 fn rounded(number: f64) -> f64 {

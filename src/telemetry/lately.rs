@@ -30,6 +30,10 @@ const BUCKETS: usize = SECONDS.len() + 1;
 pub(super) struct Lately {
     pub(super) outcomes: [[AtomicU64; OUTCOMES]; CONSUMERS],
     latencies: [[AtomicU64; BUCKETS]; CONSUMERS],
+    /// Records received, each once.
+    pub(super) received: AtomicU64,
+    /// Dead letters written; by the minute nobody asks for them.
+    pub(super) letters: AtomicU64,
     copies: Mutex<VecDeque<Copied>>,
 }
 
@@ -38,6 +42,7 @@ struct Copied {
     at: Instant,
     outcomes: [[u64; OUTCOMES]; CONSUMERS],
     latencies: [[u64; BUCKETS]; CONSUMERS],
+    received: u64,
 }
 
 /// How long events took, in seconds.
@@ -74,6 +79,7 @@ impl Lately {
             at: Instant::now(),
             outcomes: copy(&self.outcomes),
             latencies: copy(&self.latencies),
+            received: self.received.load(Ordering::Relaxed),
         }
     }
 
@@ -107,10 +113,15 @@ impl Lately {
         let Some(then) = self.copies().front().copied() else {
             return [0.0; OUTCOMES];
         };
-        let seconds = then.at.elapsed().as_secs_f64().max(1.0);
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        let rate = |count: u64| count as f64 / seconds;
-        grown(&copy(&self.outcomes), &then.outcomes, consumer).map(rate)
+        grown(&copy(&self.outcomes), &then.outcomes, consumer).map(|count| then.rate(count))
+    }
+
+    /// Records received a second, each counted once however many consumers read it.
+    pub(super) fn received_a_second(&self) -> f64 {
+        let Some(then) = self.copies().front().copied() else {
+            return 0.0;
+        };
+        then.rate(self.received.load(Ordering::Relaxed).saturating_sub(then.received))
     }
 
     /// `None` if nothing was accepted.
@@ -124,6 +135,16 @@ impl Lately {
             p95: quantile(&counts, 0.95)?,
             p99: quantile(&counts, 0.99)?,
         })
+    }
+}
+
+impl Copied {
+    /// What so many since then are a second.
+    fn rate(&self, count: u64) -> f64 {
+        let seconds = self.at.elapsed().as_secs_f64().max(1.0);
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let count = count as f64;
+        count / seconds
     }
 }
 
@@ -157,8 +178,11 @@ mod tests {
         for _ in 0..60 {
             tokio::time::advance(Duration::from_secs(1)).await;
             lately.outcomes[TIER.index()][0].fetch_add(5, Ordering::Relaxed);
+            lately.received.fetch_add(2, Ordering::Relaxed);
             lately.tick();
         }
+        let received = lately.received_a_second();
+        assert!((received - 2.0).abs() < 0.1, "{received}");
         let [delivered, superseded, ..] = lately.rates(TIER);
         assert!((delivered - 5.0).abs() < 0.2, "{delivered}");
         assert_eq!(superseded, 0.0);
@@ -167,6 +191,7 @@ mod tests {
             lately.tick();
         }
         assert_eq!(lately.rates(TIER), [0.0; OUTCOMES]);
+        assert_eq!(lately.received_a_second(), 0.0);
     }
 
     #[tokio::test(start_paused = true)]

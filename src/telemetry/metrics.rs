@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::OptionFuture;
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Gauge, Histogram, MeterProvider as _};
+use opentelemetry::metrics::{BoundHistogram, Counter, Histogram, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use tokio::sync::watch;
 
@@ -15,6 +15,7 @@ use super::lately::{Latency, SECONDS};
 use super::names;
 use super::observed::{Observed, consumer_label, observe};
 use super::otlp::{self, Push, PushError, TracePush};
+use super::passes::Passes;
 use super::source::Looks;
 use super::status::{Group, Halted, Status};
 use super::traces::Traces;
@@ -24,7 +25,7 @@ use crate::doctor::Report;
 use crate::inngest::Answer;
 use crate::pipeline::Outcome;
 use crate::postgres::LedgerError;
-use crate::reconcile::{Ended, Kind};
+use crate::reconcile::Kind;
 use crate::record::TopicPartition;
 
 /// For the spans that wait at the end.
@@ -32,6 +33,9 @@ const LAST_PUSH: Duration = Duration::from_secs(5);
 
 /// What a rebalance callback may be about. *Lost* partitions were taken away before we let them go.
 const REBALANCES: [&str; 4] = ["assign", "revoke", "lost", "error"];
+
+/// The outcome of what is nobody's row.
+const CONTROL: &str = Outcome::Control.label();
 
 /// Statements of the pipeline, as far as a consumer makes them.
 fn calls_of(consumer: Consumer) -> impl Iterator<Item = &'static str> {
@@ -56,7 +60,8 @@ pub struct Telemetry {
     dead_letters: Counter<u64>,
     batches: Counter<u64>,
     claims: Counter<u64>,
-    latency: Histogram<f64>,
+    /// Bound, by consumer: this one is told of every event.
+    latency: [BoundHistogram<f64>; Consumer::ALL.len()],
     requests: Counter<u64>,
     request_duration: Histogram<f64>,
     database_calls: Counter<u64>,
@@ -65,11 +70,7 @@ pub struct Telemetry {
     commits: Counter<u64>,
     rebalances: Counter<u64>,
     room_pauses: Counter<u64>,
-    reconciler_passes: Counter<u64>,
-    reconciler_rows: Counter<u64>,
-    reconciler_heals: Counter<u64>,
-    reconciler_findings: Gauge<u64>,
-    effects_overdue: Gauge<i64>,
+    passes: Passes,
     looks: Looks,
     pub(super) seen: Arc<Observed>,
 }
@@ -118,15 +119,7 @@ impl Telemetry {
         Self::with_readers(None, Traces::none())
     }
 
-    /// To be scraped, and pushed as well. `instance` tells this process from its siblings: each has totals of its own.
-    ///
-    /// # Errors
-    /// When an exporter cannot be built.
-    pub fn pushing(push: &Push, instance: &str, runtime: tokio::runtime::Handle) -> Result<Self, TelemetryError> {
-        Self::outward(Some(push), None, instance, &runtime)
-    }
-
-    /// The same with what there is to push to.
+    /// To be scraped, and pushed where there is an address. `instance` tells this process from its siblings: each has totals of its own.
     ///
     /// # Errors
     /// When an exporter cannot be built.
@@ -178,16 +171,17 @@ impl Telemetry {
                 .with_description(text)
                 .build()
         };
+        let latency = seconds(
+            names::LATENCY,
+            "From the commit in Postgres until the event was accepted.",
+        );
         let telemetry = Self {
             received: counter(names::RECEIVED, "Records fetched from Kafka."),
             outcomes: counter(names::OUTCOMES, "Records that ended, by consumer and outcome."),
             dead_letters: counter(names::DEAD_LETTERS, "Dead letters written, by queue and reason."),
             batches: counter(names::BATCHES, "Batches that lanes took, by consumer."),
             claims: counter(names::CLAIMS, "Answers of the dedupe store, by consumer and answer."),
-            latency: seconds(
-                names::LATENCY,
-                "From the commit in Postgres until the event was accepted.",
-            ),
+            latency: Consumer::ALL.map(|consumer| latency.bind(&[consumer_label(Some(consumer))])),
             requests: counter(names::REQUESTS, "Requests to Inngest, by consumer and answer."),
             request_duration: seconds(names::REQUEST_DURATION, "How long Inngest took to answer."),
             database_calls: counter(
@@ -202,17 +196,7 @@ impl Telemetry {
             commits: counter(names::COMMITS, "Offset commits, by result."),
             rebalances: counter(names::REBALANCES, "Rebalance callbacks, by kind."),
             room_pauses: counter(names::ROOM_PAUSES, "Times the fetch paused because memory was used up."),
-            reconciler_passes: counter(names::RECONCILER_PASSES, "Passes of the reconciler, by how they ended."),
-            reconciler_rows: counter(names::RECONCILER_ROWS, "Rows of the ledgers that were decided again."),
-            reconciler_heals: counter(names::RECONCILER_HEALS, "Events sent once more, by consumer."),
-            reconciler_findings: meter
-                .u64_gauge(names::RECONCILER_FINDINGS)
-                .with_description("What the last pass found that a person must look at, by kind.")
-                .build(),
-            effects_overdue: meter
-                .i64_gauge(names::EFFECTS_OVERDUE)
-                .with_description("Effects that are due for longer than a quarter of an hour.")
-                .build(),
+            passes: Passes::new(&meter),
             looks: Looks::new(&meter),
             registry,
             provider,
@@ -231,7 +215,7 @@ impl Telemetry {
         self.room_pauses.add(0, &[]);
         for consumer in Consumer::ALL {
             self.batches.add(0, &[consumer_label(Some(consumer))]);
-            for label in Outcome::LABELS {
+            for label in Outcome::LABELS.into_iter().filter(|label| *label != CONTROL) {
                 self.outcomes
                     .add(0, &[consumer_label(Some(consumer)), KeyValue::new("outcome", label)]);
             }
@@ -256,6 +240,8 @@ impl Telemetry {
                     .add(0, &[consumer_label(Some(consumer)), KeyValue::new("target", target)]);
             }
         }
+        self.outcomes
+            .add(0, &[consumer_label(None), KeyValue::new("outcome", CONTROL)]);
         // For what nobody could decode.
         self.retries.add(
             0,
@@ -264,15 +250,6 @@ impl Telemetry {
                 KeyValue::new("target", "dead_letters"),
             ],
         );
-        for ended in Ended::LABELS {
-            self.reconciler_passes.add(0, &[KeyValue::new("result", ended)]);
-        }
-        self.reconciler_rows.add(0, &[]);
-        self.effects_overdue.record(0, &[]);
-        self.found(&Kind::ALL.map(|kind| (kind.name(), 0)));
-        for consumer in Consumer::ALL {
-            self.healed(consumer, 0);
-        }
         for result in ["confirmed", "failed"] {
             self.commits.add(0, &[KeyValue::new("result", result)]);
         }
@@ -283,6 +260,7 @@ impl Telemetry {
 
     pub fn received(&self, records: usize) {
         self.received.add(records as u64, &[]);
+        self.seen.lately.received.fetch_add(records as u64, Ordering::Relaxed);
     }
 
     /// Records that ended; without a consumer they were for nobody.
@@ -340,8 +318,9 @@ impl Telemetry {
 
     pub fn accepted(&self, consumer: Consumer, since_commit: Duration) {
         self.seen.lately.took(consumer, since_commit);
-        self.latency
-            .record(since_commit.as_secs_f64(), &[consumer_label(Some(consumer))]);
+        if let Some(latency) = self.latency.get(consumer.index()) {
+            latency.record(since_commit.as_secs_f64());
+        }
     }
 
     pub fn answered(&self, consumer: Consumer, answer: &Answer, took: Duration) {
@@ -367,7 +346,9 @@ impl Telemetry {
         );
     }
 
+    /// A letter is written; it may end a record for several consumers.
     pub fn dead_lettered(&self, queue: &'static str, reason: &'static str) {
+        self.seen.lately.letters.fetch_add(1, Ordering::Relaxed);
         self.dead_letters
             .add(1, &[KeyValue::new("queue", queue), KeyValue::new("reason", reason)]);
     }
@@ -385,28 +366,29 @@ impl Telemetry {
 
     /// A pass of the reconciler ended so.
     pub fn reconciled(&self, ended: &'static str) {
-        self.reconciler_passes.add(1, &[KeyValue::new("result", ended)]);
+        self.passes.ended(ended);
     }
 
     pub fn looked_at(&self, rows: usize) {
-        self.reconciler_rows.add(rows as u64, &[]);
+        self.passes.looked_at(rows);
     }
 
     pub fn healed(&self, consumer: Consumer, events: usize) {
-        self.reconciler_heals
-            .add(events as u64, &[consumer_label(Some(consumer))]);
+        self.passes.healed(consumer, events);
     }
 
-    /// How much of each kind the last pass found.
-    pub fn found(&self, findings: &[(&'static str, usize)]) {
-        for (kind, count) in findings {
-            self.reconciler_findings
-                .record(*count as u64, &[KeyValue::new("kind", *kind)]);
-        }
+    /// How much of each kind a pass found, and whether it saw everything that a pass looks at.
+    pub fn found(&self, findings: [(&'static str, u64); Kind::ALL.len()], is_whole: bool) {
+        self.passes.found(findings, is_whole);
     }
 
     pub fn overdue(&self, effects: i64) {
-        self.effects_overdue.record(effects, &[]);
+        self.passes.overdue(effects);
+    }
+
+    /// Another process has the lease: what this one found before is out of date.
+    pub fn passes_are_of_another(&self) {
+        self.passes.are_of_another();
     }
 
     /// Somebody has looked at everything around the worker.
@@ -428,7 +410,7 @@ impl Telemetry {
         self.seen.short_of_room(short);
     }
 
-    /// The polling thread has gone round.
+    /// The polling thread has gone round, or begins to.
     pub fn polled(&self) {
         self.seen.polled();
     }
@@ -481,12 +463,6 @@ impl Telemetry {
     #[must_use]
     pub fn ages(&self) -> (Duration, Duration) {
         (self.seen.poll_age(), self.seen.tick_age())
-    }
-
-    /// How long no record has ended.
-    #[must_use]
-    pub fn still_for(&self) -> Duration {
-        self.seen.still_for()
     }
 
     /// Records of a consumer a second, by outcome, in the last minute.

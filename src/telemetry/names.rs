@@ -2,6 +2,8 @@
 
 /// Always 1; its label says which version runs.
 pub const BUILD: &str = "crm_build_info";
+/// When the process began, seconds since 1970.
+pub const START: &str = "crm_start_time";
 pub const RECEIVED: &str = "crm_records_received";
 pub const OUTCOMES: &str = "crm_record_outcomes";
 pub const DEAD_LETTERS: &str = "crm_dead_letters";
@@ -31,7 +33,7 @@ pub const STANDING_STILL: &str = "crm_consumer_standing_still";
 pub const RECONCILER_PASSES: &str = "crm_reconciler_passes";
 pub const RECONCILER_ROWS: &str = "crm_reconciler_rows";
 pub const RECONCILER_HEALS: &str = "crm_reconciler_heals";
-/// Of the last pass of this process.
+/// As far as this process knows: it has the lease, and has made a pass.
 pub const RECONCILER_FINDINGS: &str = "crm_reconciler_findings";
 pub const EFFECTS_OVERDUE: &str = "crm_effects_overdue";
 /// Of the last look at what is around the worker; those of the source are there only while they are known.
@@ -43,13 +45,15 @@ pub const SLOT_RETAINED: &str = "crm_slot_retained";
 pub const SLOT_SAFE: &str = "crm_slot_safe";
 pub const HEARTBEAT_AGE: &str = "crm_heartbeat_age";
 pub const CHECK_FINDINGS: &str = "crm_check_findings";
+pub const CHECK_FAILED: &str = "crm_check_failed";
 pub const SOURCE_LOOKS: &str = "crm_source_looks";
 pub const SOURCE_LOOK_AGE: &str = "crm_source_look_age";
 pub const POLL_AGE: &str = "crm_poll_age";
 pub const TICK_AGE: &str = "crm_tick_age";
 
-pub const ALL: [&str; 42] = [
+pub const ALL: [&str; 44] = [
     BUILD,
+    START,
     RECEIVED,
     OUTCOMES,
     DEAD_LETTERS,
@@ -87,6 +91,7 @@ pub const ALL: [&str; 42] = [
     SLOT_SAFE,
     HEARTBEAT_AGE,
     CHECK_FINDINGS,
+    CHECK_FAILED,
     SOURCE_LOOKS,
     SOURCE_LOOK_AGE,
     POLL_AGE,

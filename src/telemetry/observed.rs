@@ -16,6 +16,7 @@ use super::lately::Lately;
 use super::names;
 use super::recent::Recent;
 use super::status::{Group, Halted, Status, skew};
+use crate::clock::{Clock as _, SystemClock};
 use crate::consumers::Consumer;
 use crate::progress::ConsumerSet;
 use crate::record::TopicPartition;
@@ -24,6 +25,8 @@ use crate::record::TopicPartition;
 pub(super) struct Observed {
     /// Monotonic: an age must not jump with the time of day.
     started: Instant,
+    /// The same by the time of day, for whoever counts starts.
+    began_s: i64,
     pub(super) status: watch::Sender<Arc<Status>>,
     pub(super) lately: Lately,
     pub(super) recent: Recent,
@@ -32,8 +35,9 @@ pub(super) struct Observed {
     /// When the loops last went round, in ms since `started`.
     polled: AtomicU64,
     ticked: AtomicU64,
-    /// When a record last ended, in the same way.
+    /// When a record last ended, in the same way; and when there was last nothing to wait for.
     ended: AtomicU64,
+    quiet: AtomicU64,
     slow: Mutex<Slow>,
 }
 
@@ -43,7 +47,9 @@ pub(super) struct Slow {
     log_ends: BTreeMap<TopicPartition, i64>,
     pub(super) halted: BTreeMap<TopicPartition, Halted>,
     pub(super) group: Group,
-    /// Partitions with something uncommitted: their committed offset, and since when it stands there.
+    /// What the start is at.
+    pub(super) beginning: String,
+    /// Partitions with something uncommitted: their committed offset, and since when nothing is confirmed of them.
     uncommitted: BTreeMap<TopicPartition, (Option<i64>, Instant)>,
 }
 
@@ -51,6 +57,7 @@ impl Observed {
     pub(super) fn new() -> Self {
         Self {
             started: Instant::now(),
+            began_s: SystemClock.now().as_second(),
             status: watch::Sender::new(Arc::new(Status::starting())),
             lately: Lately::default(),
             recent: Recent::default(),
@@ -59,6 +66,7 @@ impl Observed {
             polled: AtomicU64::new(0),
             ticked: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            quiet: AtomicU64::new(0),
             slow: Mutex::default(),
         }
     }
@@ -73,7 +81,13 @@ impl Observed {
 
     fn beat(&self, of: &AtomicU64) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        of.store(now, Ordering::Relaxed);
+        // 0 is never.
+        of.store(now.max(1), Ordering::Relaxed);
+    }
+
+    /// `None` before it has gone round once.
+    fn age_of_loop(&self, of: &AtomicU64) -> Option<Duration> {
+        (of.load(Ordering::Relaxed) > 0).then(|| self.age(of))
     }
 
     fn age(&self, of: &AtomicU64) -> Duration {
@@ -85,12 +99,22 @@ impl Observed {
         self.age(&self.polled)
     }
 
+    /// The polling thread was started.
+    pub(super) fn has_polled(&self) -> bool {
+        self.polled.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn ended(&self) {
         self.beat(&self.ended);
     }
 
     pub(super) fn still_for(&self) -> Duration {
         self.age(&self.ended)
+    }
+
+    /// How long something has been in hand or behind, and no record has ended.
+    pub(super) fn waited(&self) -> Duration {
+        self.still_for().min(self.age(&self.quiet))
     }
 
     pub(super) fn tick_age(&self) -> Duration {
@@ -118,11 +142,18 @@ impl Observed {
                         .get(&partition.place)
                         .filter(|(committed, _)| *committed == partition.committed);
                     let since = still.map_or(now, |(_, since)| *since);
+                    // Under an absent consumer the offset stands, and each confirmed commit moves what the others have done.
+                    let moves = !partition.absent.is_empty();
+                    let since = if moves { since.max(partition.confirmed) } else { since };
                     (partition.place, (partition.committed, since))
                 })
                 .collect();
         }
+        let in_hand: usize = status.partitions.iter().map(|partition| partition.outstanding).sum();
         self.status.send_replace(Arc::new(status));
+        if in_hand == 0 && self.behind() == 0 {
+            self.beat(&self.quiet);
+        }
     }
 
     /// The longest time that a partition with something uncommitted has waited for a confirmed commit.
@@ -160,6 +191,16 @@ impl Observed {
             lags.extend(readers.iter().map(|reader| (reader, *place, lag)));
         }
         lags
+    }
+
+    /// Records that somebody has yet to finish: of each partition as many as its slowest consumer is behind.
+    pub(super) fn behind(&self) -> i64 {
+        let mut most = BTreeMap::new();
+        for (_, place, lag) in self.lags() {
+            let known = most.entry(place).or_insert(lag);
+            *known = lag.max(*known);
+        }
+        most.values().sum()
     }
 
     pub(super) fn short_of_room(&self, short: bool) {
@@ -301,23 +342,33 @@ fn of_the_client(meter: &Meter, seen: &Arc<Observed>) {
             }
         })
         .build();
-    let age = |name: &'static str, text: &'static str, age: fn(&Observed) -> Duration| {
+    let age = |name: &'static str, text: &'static str, age: fn(&Observed) -> Option<Duration>| {
         let seen = Arc::clone(seen);
         meter
             .f64_observable_gauge(name)
             .with_unit("s")
             .with_description(text)
-            .with_callback(move |gauge| gauge.observe(age(&seen).as_secs_f64(), &[]))
+            .with_callback(move |gauge| {
+                if let Some(age) = age(&seen) {
+                    gauge.observe(age.as_secs_f64(), &[]);
+                }
+            })
             .build();
     };
-    age(
-        names::POLL_AGE,
-        "Since the polling thread last went round.",
-        Observed::poll_age,
-    );
-    age(names::TICK_AGE, "Since the pipeline last ticked.", Observed::tick_age);
+    // A worker that waits for its database has not begun, and is not slow.
+    let text = "Since the polling thread last went round.";
+    age(names::POLL_AGE, text, |seen| seen.age_of_loop(&seen.polled));
+    let text = "Since the pipeline last ticked.";
+    age(names::TICK_AGE, text, |seen| seen.age_of_loop(&seen.ticked));
     let text = "The longest that a partition with something uncommitted has waited for a confirmed commit.";
-    age(names::COMMIT_AGE, text, Observed::commit_age);
+    age(names::COMMIT_AGE, text, |seen| Some(seen.commit_age()));
+    let began_s = seen.began_s;
+    let start = meter.i64_observable_gauge(names::START);
+    start
+        .with_unit("s")
+        .with_description("When the process began, in seconds since 1970.")
+        .with_callback(move |gauge| gauge.observe(began_s, &[]))
+        .build();
     let build = meter.u64_observable_gauge(names::BUILD);
     build
         .with_description("Always 1; the label says which version runs.")
@@ -344,6 +395,7 @@ mod tests {
             position,
             outstanding: 0,
             paused: false,
+            confirmed: Instant::now(),
             watermarks: vec![(Consumer::Tier, position)],
             absent: Vec::new(),
         };
@@ -378,6 +430,43 @@ mod tests {
             assert_eq!(seen.commit_age(), second * age, "{committed:?} {position}");
             tokio::time::advance(second).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_an_absent_consumer_the_commit_age_begins_anew_with_what_is_confirmed_of_the_others() {
+        let second = Duration::from_secs(1);
+        let seen = Observed::new();
+        let mut confirmed = Instant::now();
+        for (confirms, age) in [(false, 0), (false, 1), (true, 0), (true, 0), (false, 1), (false, 2)] {
+            if confirms {
+                confirmed = Instant::now();
+            }
+            let mut status = status(Some(5), 9);
+            for partition in &mut status.partitions {
+                partition.confirmed = confirmed;
+                partition.outstanding = 1;
+                partition.absent = vec![("reward".into(), 5)];
+            }
+            seen.published(status);
+            assert_eq!(seen.commit_age(), second * age);
+            tokio::time::advance(second).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_has_not_begun_has_no_age_to_be_seen() {
+        let seen = Observed::new();
+        tokio::time::advance(Duration::from_secs(300)).await;
+        assert_eq!(seen.age_of_loop(&seen.polled), None);
+        seen.polled();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(seen.age_of_loop(&seen.polled), Some(Duration::from_secs(2)));
+        let seen = Observed::new();
+        seen.polled();
+        assert!(
+            seen.age_of_loop(&seen.polled).is_some(),
+            "in its first millisecond as well"
+        );
     }
 
     #[tokio::test(start_paused = true)]

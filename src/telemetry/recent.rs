@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::Telemetry;
 use crate::consumers::Consumer;
@@ -44,6 +45,8 @@ pub struct LastError {
     /// Who answered so: a target, `dead_letters`, or `record` for what made a record a dead letter.
     pub target: &'static str,
     pub detail: String,
+    /// When it is asked again, if it is by itself.
+    pub again_ms: Option<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -145,12 +148,21 @@ impl Telemetry {
         self.seen.recent.newest_first()
     }
 
-    /// Something went wrong on behalf of a consumer, or of `decode`.
-    pub fn went_wrong(&self, consumer: &'static str, target: &'static str, detail: &str, at_ms: i64) {
+    /// Something went wrong on behalf of a consumer, or of `decode`; `again` is when it is tried once more, if it is by itself.
+    pub fn went_wrong(
+        &self,
+        consumer: &'static str,
+        target: &'static str,
+        detail: &str,
+        at_ms: i64,
+        again: Option<Duration>,
+    ) {
+        let in_ms = |wait: Duration| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
         let error = LastError {
             at_ms,
             target,
             detail: shown(detail),
+            again_ms: again.map(|wait| at_ms.saturating_add(in_ms(wait))),
         };
         let _before = self.seen.recent.errors().insert(consumer, error);
     }
@@ -223,9 +235,10 @@ mod tests {
         let kept = telemetry.recent().remove(0).row.expect("a row").1;
         assert!(kept.starts_with("a\\u001b[2J\\u202ebb"), "{kept}");
         assert!(kept.chars().count() < 330, "{kept}");
-        telemetry.went_wrong("tier", "inngest", "no\nlevel=ERROR", 7);
+        let again = Some(Duration::from_millis(3));
+        telemetry.went_wrong("tier", "inngest", "no\nlevel=ERROR", 7, again);
         let error = telemetry.last_error("tier").expect("an error");
-        assert_eq!(error.detail, "no\\nlevel=ERROR");
+        assert_eq!((error.detail.as_str(), error.again_ms), ("no\\nlevel=ERROR", Some(10)));
         assert_eq!(telemetry.last_error("reward"), None);
     }
 }

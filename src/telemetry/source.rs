@@ -3,6 +3,7 @@
 //! Takes the report of a look, gives its numbers to whoever reads the instruments. What nobody knows has no series: a 0
 //! would say that all is well, or that nothing is. It never looks itself.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use opentelemetry::metrics::{Counter, Meter};
 use tokio::time::Instant;
 
 use super::names;
+use crate::config::SLOWEST_LOOK;
 use crate::doctor::facts::{Facts, TASK_STATES};
 use crate::doctor::{End, Report, Severity};
 
@@ -19,6 +21,9 @@ pub(super) struct Looks {
     made: Counter<u64>,
     last: Arc<Last>,
 }
+
+/// As long as what was seen is said of now: three looks at their slowest.
+const FRESH: Duration = SLOWEST_LOOK.saturating_mul(3);
 
 #[derive(Default)]
 struct Last(Mutex<Option<Look>>);
@@ -33,6 +38,13 @@ struct Look {
 impl Last {
     fn get(&self) -> MutexGuard<'_, Option<Look>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was seen, as long as it may be said of now.
+    fn report(&self) -> Option<Arc<Report>> {
+        let last = self.get();
+        let look = last.as_ref().filter(|look| look.at.elapsed() <= FRESH)?;
+        Some(Arc::clone(&look.report))
     }
 }
 
@@ -70,8 +82,7 @@ fn observe(meter: &Meter, last: &Arc<Last>) {
             .with_unit(unit)
             .with_description(text)
             .with_callback(move |gauge| {
-                let known = last.get().as_ref().and_then(|look| fact(&look.report.facts));
-                if let Some(value) = known {
+                if let Some(value) = last.report().and_then(|report| fact(&report.facts)) {
                     gauge.observe(value, &[]);
                 }
             })
@@ -100,8 +111,8 @@ fn of_tasks(meter: &Meter, last: Arc<Last>) {
     gauge
         .with_description("Tasks of the connector, by their state.")
         .with_callback(move |gauge| {
-            let last = last.get();
-            let connector = last.as_ref().and_then(|look| look.report.facts.connector.as_ref());
+            let report = last.report();
+            let connector = report.as_ref().and_then(|report| report.facts.connector.as_ref());
             for (state, tasks) in connector
                 .into_iter()
                 .flat_map(|known| TASK_STATES.iter().zip(known.tasks))
@@ -113,16 +124,25 @@ fn of_tasks(meter: &Meter, last: Arc<Last>) {
 }
 
 fn of_looks(meter: &Meter, last: &Arc<Last>) {
-    let (counted, aged) = (Arc::clone(last), Arc::clone(last));
+    let (counted, named, aged) = (Arc::clone(last), Arc::clone(last), Arc::clone(last));
     let gauge = meter.u64_observable_gauge(names::CHECK_FINDINGS);
     gauge
         .with_description("Findings of the last look, by severity.")
         .with_callback(move |gauge| {
-            for look in counted.get().iter() {
+            for report in counted.report().iter() {
                 for severity in Severity::ALL {
-                    let findings = look.report.count(severity) as u64;
+                    let findings = report.count(severity) as u64;
                     gauge.observe(findings, &[KeyValue::new("severity", severity.label())]);
                 }
+            }
+        })
+        .build();
+    let gauge = meter.u64_observable_gauge(names::CHECK_FAILED);
+    gauge
+        .with_description("1 if the last look found this to have failed, 0 if it saw that it has not.")
+        .with_callback(move |gauge| {
+            for (finding, failed) in named.report().iter().flat_map(|report| judged(report)) {
+                gauge.observe(u64::from(failed), &[KeyValue::new("finding", finding)]);
             }
         })
         .build();
@@ -139,12 +159,26 @@ fn of_looks(meter: &Meter, last: &Arc<Last>) {
         .build();
 }
 
+/// What a look could judge, each with whether it has failed. An instance that could not see something has no say in it.
+fn judged(report: &Report) -> BTreeMap<&'static str, bool> {
+    let mut judged = BTreeMap::new();
+    for finding in &report.findings {
+        let failed = match finding.severity {
+            Severity::Failed => true,
+            Severity::Warning | Severity::Ok => false,
+            Severity::NotVerifiable => continue,
+        };
+        *judged.entry(finding.id.name()).or_default() |= failed;
+    }
+    judged
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::doctor::catalogue::{Area, CONNECTOR_TASK_FAILED, REDIS_UNREACHABLE};
+    use crate::doctor::catalogue::{Area, CONNECTOR_CONFIG, CONNECTOR_TASK_FAILED, REDIS_UNREACHABLE, SLOT_LOST};
     use crate::doctor::facts::{Connector, Slot};
     use crate::doctor::{Finding, Purpose, Verdicts};
     use crate::telemetry::Telemetry;
@@ -191,7 +225,12 @@ mod tests {
             },
             heartbeat_s: Some(7),
         };
-        telemetry.looked(5, report(vec![Finding::failed(CONNECTOR_TASK_FAILED, "a task")], facts));
+        let found = vec![
+            Finding::failed(CONNECTOR_TASK_FAILED, "a task"),
+            Finding::ok(CONNECTOR_CONFIG, "as it must be"),
+            Finding::unknown(SLOT_LOST, "nobody was asked"),
+        ];
+        telemetry.looked(5, report(found, facts.clone()));
         tokio::time::advance(Duration::from_secs(30)).await;
         let series = scraped(&telemetry);
         for line in [
@@ -203,12 +242,19 @@ mod tests {
             "crm_slot_retained_bytes 1000",
             "crm_heartbeat_age_seconds 7",
             "crm_check_findings{severity=\"failed\"} 1",
+            "crm_check_failed{finding=\"connector.task-failed\"} 1",
+            "crm_check_failed{finding=\"connector.config\"} 0",
             "crm_source_look_age_seconds 30",
         ] {
             assert!(series.iter().any(|known| known == line), "{line}: {series:#?}");
         }
-        assert!(!series.iter().any(|line| line.contains("safe")), "{series:#?}");
+        let unseen = |line: &String| line.contains("safe") || line.contains("slot.lost");
+        assert!(!series.iter().any(unseen), "{series:#?}");
         assert_eq!(telemetry.last_look().map(|(at_ms, _)| at_ms), Some(5));
+
+        // Nobody looks any more: of that alone something is said.
+        tokio::time::advance(FRESH).await;
+        assert_eq!(scraped(&telemetry), ["crm_source_look_age_seconds 930"]);
 
         // Nobody answered: what was known a minute ago is not said of now.
         telemetry.looked(
@@ -216,6 +262,7 @@ mod tests {
             report(vec![Finding::failed(REDIS_UNREACHABLE, "away")], Facts::default()),
         );
         let series = scraped(&telemetry);
+        assert!(!series.is_empty());
         let of_facts = ["crm_connector_", "crm_slot_", "crm_heartbeat_"];
         let stale = |line: &&String| of_facts.iter().any(|name| line.starts_with(name));
         assert_eq!(series.iter().find(stale), None);

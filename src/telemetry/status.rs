@@ -106,6 +106,7 @@ mod tests {
         PartitionStatus {
             place: TopicPartition { topic: 0, partition: 0 },
             committed: None,
+            confirmed: tokio::time::Instant::now(),
             position,
             outstanding: 0,
             paused: false,

@@ -5,6 +5,7 @@
 //! and the worker never waits. Without an address nothing of this exists.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::trace::{
@@ -25,7 +26,9 @@ const QUEUE: usize = 4096;
 const PUSHED_AT_ONCE: usize = 512;
 const DELAY: Duration = Duration::from_secs(1);
 /// The most records that a batch is linked to.
-const MAX_LINKS: u32 = 128;
+pub const MAX_LINKS: u32 = 128;
+/// The library's own bounds, said here.
+const MAX_ATTRIBUTES: u32 = 128;
 
 /// Begins traces, if somebody takes them.
 pub struct Traces(Option<Maker>);
@@ -33,7 +36,7 @@ pub struct Traces(Option<Maker>);
 struct Maker {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
-    group: String,
+    group: Arc<str>,
 }
 
 /// One batch of one lane; ends when the last copy is dropped.
@@ -80,12 +83,14 @@ impl Traces {
             .with_span_processor(processor)
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(push.ratio))))
             .with_max_links_per_span(MAX_LINKS)
+            .with_max_attributes_per_span(MAX_ATTRIBUTES)
+            .with_max_events_per_span(MAX_ATTRIBUTES)
             .with_resource(resource)
             .build();
         Self(Some(Maker {
             tracer: provider.tracer("crm-event-processors"),
             provider,
-            group: push.group.clone(),
+            group: push.group.as_str().into(),
         }))
     }
 
@@ -93,9 +98,8 @@ impl Traces {
     #[must_use]
     pub fn batch(&self, consumer: Consumer, records: usize) -> Option<BatchSpan> {
         let Maker { tracer, group, .. } = self.0.as_ref()?;
-        let name = consumer.name();
         let span = tracer
-            .span_builder(format!("process {name}"))
+            .span_builder(process(consumer))
             .with_kind(SpanKind::Consumer)
             .start_with_context(tracer, &Context::new());
         let known = span.span_context();
@@ -110,9 +114,9 @@ impl Traces {
             KeyValue::new("messaging.system", "kafka"),
             KeyValue::new("messaging.operation.name", "process"),
             KeyValue::new("messaging.operation.type", "process"),
-            KeyValue::new("messaging.consumer.group.name", group.clone()),
+            KeyValue::new("messaging.consumer.group.name", Arc::clone(group)),
             KeyValue::new("messaging.batch.message_count", count(records)),
-            KeyValue::new("crm.consumer", name),
+            KeyValue::new("crm.consumer", consumer.name()),
         ]);
         Some(BatchSpan {
             tracer: tracer.clone(),
@@ -170,7 +174,8 @@ impl BatchSpan {
         span.set_attribute(KeyValue::new("error.type", reason));
     }
 
-    pub fn stage(&self, stage: Stage, records: usize) -> StageSpan {
+    /// `members`: how many of what the stage works on.
+    pub fn stage(&self, stage: Stage, members: usize) -> StageSpan {
         let span = self
             .tracer
             .span_builder(stage.name())
@@ -178,7 +183,7 @@ impl BatchSpan {
             .with_attributes(stage.server().map(|server| KeyValue::new("db.system.name", server)))
             .start_with_context(&self.tracer, &self.context);
         let mut span = Box::new(span);
-        span.set_attribute(KeyValue::new("crm.records", count(records)));
+        span.set_attribute(KeyValue::new(stage.members(), count(members)));
         StageSpan(span)
     }
 }
@@ -210,6 +215,15 @@ impl Stage {
         }
     }
 
+    /// What it works on. A record has an effect for each fact that it changes; an event covers the effects of one fact.
+    const fn members(self) -> &'static str {
+        match self {
+            Self::Decide => "crm.records",
+            Self::Compare | Self::Claim | Self::Settle => "crm.effects",
+            Self::Deliver | Self::Evaluate => "crm.events",
+        }
+    }
+
     /// Which store it asks.
     const fn server(self) -> Option<&'static str> {
         match self {
@@ -217,6 +231,17 @@ impl Stage {
             Self::Claim | Self::Settle => Some("redis"),
             Self::Decide | Self::Deliver => None,
         }
+    }
+}
+
+/// Named before anybody knows whether the batch is traced.
+const fn process(consumer: Consumer) -> &'static str {
+    match consumer {
+        Consumer::Currency => "process currency",
+        Consumer::Tier => "process tier",
+        Consumer::Mission => "process mission",
+        Consumer::Reward => "process reward",
+        Consumer::Marketplace => "process marketplace",
     }
 }
 

@@ -12,7 +12,7 @@ const { chromium } = require("playwright-core");
 const { BROWSER, WORKER, COMMAND, HOSTILE, INERT, SHOTS } = process.env;
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];
-const PATIENCE = 60_000;
+const PATIENCE = 240_000;
 
 async function open(base, options, visit) {
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), "console-profile-"));
@@ -56,16 +56,23 @@ async function theWorkersPage() {
     await flows(page);
 
     // Rates come, and lines with several points.
-    await until(page, () => Array.from(document.querySelectorAll(".spark polyline"))
-      .every((line) => line.getAttribute("points").split(" ").length > 3));
+    await until(page, () => Array.from(document.querySelectorAll(".spark path"))
+      .every((line) => line.getAttribute("d").split("L").length > 3));
     await until(page, () => Array.from(document.querySelectorAll("#totals div"))
       .some((pair) => pair.innerText.startsWith("records a second") && Number(pair.querySelector("dd").textContent) > 0));
+    // Three records were no JSON: three letters, however many consumers would have read them.
+    await until(page, () => document.getElementById("totals").innerText.includes("dead letters written since the start"));
+    assert.equal(await page.locator("#totals div", { hasText: "dead letters" }).locator("dd").innerText(), "3");
+    assert.match(await text(page, "decode"), /last error .* ago, record: not_json/);
+    assert.match(await text(page, "client"), /^Kafka client: polled \d+ s ago, .* a commit outstanding for \d+ s.*, \d+ rebalances/);
+    await onlyTheStateAnnouncesItself(page);
     assert.ok(await rows(page, "partition-rows") > 0);
     const currency = await page.locator("#consumer-rows tr", { hasText: "currency" }).innerText();
     assert.match(currency, /delivered [0-9,]+/);
     // The load says that its rows were written long ago.
     assert.match(currency, / (ms|s|min|h|d)\b/, "a latency");
     assert.match(await text(page, "config-text"), /topic_prefix/);
+    assert.match(await text(page, "config-text"), /Looking \{/, "and how it looks around");
 
     // The hostile row is a text like any other, and written out.
     await page.locator("#recent-text").fill("alert");
@@ -84,6 +91,8 @@ async function theWorkersPage() {
       const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
       assert.ok(over <= 0, `${over} px wider than a window of ${width}`);
     }
+    await oddData(page);
+    await aFrozenWorker(page);
     onlyTheseAreAskedFor(seen, ["/console/data.json"]);
     assert.deepEqual(seen.errors, []);
 
@@ -107,6 +116,83 @@ async function theWorkersPage() {
     assert.deepEqual(tried.outcome, { markup: "refused", away: "refused", hidden: false });
     for (const directive of ["connect-src", "img-src", "style-src-elem"]) assert.ok(tried.violations.includes(directive), directive);
   });
+}
+
+/** While all flows a screen reader is left alone, and rows stay the same for whoever reads in them. */
+async function onlyTheStateAnnouncesItself(page) {
+  const seen = await page.evaluate(async () => {
+    const announced = [];
+    const note = (changes) => announced.push(...changes.map((change) => change.target.id || change.target.parentElement?.id || "?"));
+    const observer = new MutationObserver(note);
+    const live = document.querySelectorAll("[role=status], [role=alert], [role=log], [aria-live], output");
+    for (const region of live) observer.observe(region, { subtree: true, childList: true, characterData: true });
+    const first = document.querySelector("#consumer-rows tr");
+    const before = document.getElementById("totals").innerText;
+    for (let second = 0; second < 20 && document.getElementById("totals").innerText === before; second += 1) {
+      await new Promise((done) => { setTimeout(done, 500); });
+    }
+    await new Promise((done) => { setTimeout(done, 2500); });
+    observer.disconnect();
+    const has = document.getElementById("totals").innerText !== before;
+    return { announced, live: Array.from(live, (region) => region.id), has, kept: document.querySelector("#consumer-rows tr") === first };
+  });
+  assert.ok(seen.has, "nothing changed: this shows nothing");
+  assert.ok(seen.live.includes("state"), `live: ${seen.live}`);
+  assert.deepEqual(seen.announced, []);
+  assert.ok(seen.kept, "the rows of consumers are others");
+}
+
+/** What no worker of today says, or none says here: it is shown as far as it can be. */
+async function oddData(page) {
+  await page.locator("#pause").click();
+  const shown = await page.evaluate(() => {
+    const [now_ms, day] = [Date.UTC(2026, 10, 21, 0, 30), 86_400_000];
+    const recent = [now_ms, now_ms - day, 1e20].map((at_ms, offset) => (
+      { at_ms, consumer: "tier", topic: "t", partition: 0, offset, outcome: "delivered" }));
+    const partition = (partition, outstanding) => (
+      { topic: "t", partition, committed: 1, position: 1, outstanding, paused: false, held_by: [], skew: 0, watermarks: {}, absent: {} });
+    const notes = [0, 203].map((waiting) => {
+      const partitions = Array.from({ length: 250 }, (_, at) => partition(at, at < waiting ? 1 : 0));
+      show({ now_ms, consumers: [{ name: "tier", latency_ms: { p50: 9, p95: 59_000, p99: 3_600_000 } }], partitions, recent });
+      return document.getElementById("partition-note").innerText;
+    });
+    return {
+      notes,
+      times: Array.from(document.querySelectorAll("#recent-rows tr"), (line) => line.cells[0].innerText),
+      latency: Array.from(document.querySelector("#consumer-rows tr").cells, (one) => one.innerText).slice(7, 10),
+    };
+  });
+  assert.deepEqual(shown, {
+    notes: ["50 more, in which nothing waits.", "50 more; in 3 of them something waits."],
+    times: ["00:30:00", "2026-11-20 00:30:00", "100000000000000000000"],
+    latency: ["9.0 ms", "59.0 s", "≥ 1 h"],
+  });
+  // Two looks with a minute between them are two points and no line; what is older than two minutes is gone.
+  const ways = await page.evaluate(() => {
+    const drawn = spark();
+    const points = [[0, 1], [60, 2], [61, 2], [110, 3], [111, 4]];
+    return [61, 111, 190].map((nowS) => {
+      for (const [atS, value] of points.filter((point) => point[0] <= nowS)) {
+        if (!history.get("test")?.some((point) => point.atS === atS)) remember("test", value, atS);
+      }
+      trace(drawn, "test", history.get("test").filter((point) => nowS - point.atS <= SPAN_S), nowS);
+      return drawn.path.getAttribute("d").replaceAll(/,[0-9.]+/g, "");
+    });
+  });
+  assert.deepEqual(ways, ["M59.0 M119.0 L120.0", "M9.0 M69.0 L70.0 M119.0 L120.0", "M40.0 L41.0"]);
+  await page.locator("#pause").click();
+  await until(page, () => document.querySelectorAll("#consumer-rows tr").length === 5);
+}
+
+/** A worker that takes the question and says nothing: nobody sees a green page for it. */
+async function aFrozenWorker(page) {
+  await until(page, () => document.getElementById("state").textContent === "Flowing");
+  await page.route("**/console/data.json", () => { /* Never answered. */ });
+  await until(page, () => document.getElementById("state").textContent === "No answer");
+  assert.match(await text(page, "freshness"), /^as of ([5-9]|1\d) s ago$/);
+  assert.ok(await rows(page, "consumer-rows") === 5, "what was said last stays");
+  await page.unroute("**/console/data.json");
+  await until(page, () => document.getElementById("state").textContent === "Flowing");
 }
 
 /** What was asked for since the page was opened: the page once, and data; of nobody else anything. */
@@ -158,7 +244,7 @@ async function whatAxeFinds(scheme) {
   await open(WORKER, { colorScheme: scheme, bypassCSP: true }, async (page) => {
     page.base = WORKER;
     await flows(page);
-    await until(page, () => document.querySelectorAll(".spark polyline")[0].getAttribute("points").split(" ").length > 8);
+    await until(page, () => document.querySelectorAll(".spark path")[0].getAttribute("d").split("L").length > 8);
     const theme = await page.evaluate(() => document.documentElement.dataset.theme);
     assert.equal(theme, scheme);
     if (SHOTS) await page.screenshot({ path: path.join(SHOTS, `console-${scheme}.png`), fullPage: true });

@@ -1,11 +1,15 @@
 //! The alert rules name metrics as a scrape shows them, and send people to a chapter of the runbook that exists.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crm_event_processors::cli::command;
 use crm_event_processors::consumers::Consumer;
+use crm_event_processors::doctor::catalogue::SLOT_LOST;
+use crm_event_processors::doctor::{Finding, Report};
 use crm_event_processors::inngest::Answer;
+use crm_event_processors::reconcile::Kind;
 use crm_event_processors::telemetry::{Telemetry, names};
 
 use super::deploy::yaml;
@@ -13,16 +17,28 @@ use super::tidy::{anchors, assert_none, quoted, read};
 
 const RULES: &str = "observability/alerts.yaml";
 
-/// Every series name of a scrape, of instruments that have something to show.
-pub(super) fn scraped() -> BTreeSet<String> {
+/// A scrape of instruments that have something to show.
+fn scrape() -> String {
     let telemetry = Telemetry::new().expect("instruments");
     let second = Duration::from_secs(1);
     telemetry.accepted(Consumer::Tier, second);
     telemetry.answered(Consumer::Tier, &Answer::Accepted, second);
     telemetry.called(Consumer::Tier, "evaluate_tiers", "done", second);
     telemetry.dead_lettered("tier", "unknown_answer");
+    telemetry.overdue(0);
+    telemetry.found(Kind::ALL.map(|kind| (kind.name(), 0)), true);
+    telemetry.polled();
     crate::telemetry::publish_something(&telemetry);
-    let text = telemetry.scrape().expect("text");
+    let (at_ms, look) = telemetry.last_look().expect("a look");
+    let mut look = Report::clone(&look);
+    look.findings.push(Finding::ok(SLOT_LOST, "it is not"));
+    telemetry.looked(at_ms, Arc::new(look));
+    telemetry.scrape().expect("text")
+}
+
+/// Every series name of it.
+pub(super) fn scraped() -> BTreeSet<String> {
+    let text = scrape();
     let series = text.lines().filter(|line| !line.starts_with('#'));
     series
         .filter_map(|line| line.split(['{', ' ']).next())
@@ -45,6 +61,49 @@ fn every_metric_that_an_alert_names_is_in_a_scrape() {
     assert!(named.len() > 10, "only {named:?}");
     let unknown = named.difference(&scraped).cloned();
     assert_none(&unknown.collect::<Vec<_>>());
+}
+
+/// Each metric with the conditions on its labels: `name{label="v",other=~"a|b"}`, as its name, a label and a value.
+fn values_of(rules: &str) -> BTreeSet<(String, String, String)> {
+    let mut values = BTreeSet::new();
+    let code = rules.lines().filter(|line| !line.trim_start().starts_with('#'));
+    for (before, conditions) in code.flat_map(|line| line.split('}').filter_map(|part| part.split_once('{'))) {
+        let name = before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next();
+        let Some(name) = name.filter(|name| name.starts_with("crm_")) else {
+            continue;
+        };
+        for condition in conditions.split(',') {
+            let (label, value) = condition.split_once('=').expect("a condition");
+            let value = value.trim_start_matches('~').trim_matches('"');
+            let words = value.split('|').map(ToOwned::to_owned);
+            values.extend(words.map(|word| (name.to_owned(), label.trim_end_matches('!').to_owned(), word)));
+        }
+    }
+    values
+}
+
+/// A rule about a value that nothing has any more would never fire again.
+#[test]
+fn every_value_of_a_label_that_an_alert_asks_for_is_in_a_scrape() {
+    let scrape = scrape();
+    let is_there = |(name, label, value): &(String, String, String)| {
+        let condition = format!("{label}=\"{value}\"");
+        let mut series = scrape
+            .lines()
+            .filter_map(|line| line.strip_prefix(name.as_str())?.strip_prefix('{'));
+        series.any(|labels| labels.contains(&condition))
+    };
+    let values = values_of(&read(RULES));
+    assert!(values.len() > 10, "only {values:?}");
+    let missing = values.iter().filter(|value| !is_there(value));
+    assert_none(&missing.map(|value| format!("{value:?}")).collect::<Vec<_>>());
+    let renamed = values_of("expr: sum(crm_retries_total{target=~\"inngest|cache\"}) > 0");
+    let missing: Vec<&str> = renamed
+        .iter()
+        .filter(|value| !is_there(value))
+        .map(|value| &*value.2)
+        .collect();
+    assert_eq!(missing, ["cache"]);
 }
 
 #[test]

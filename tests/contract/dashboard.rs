@@ -100,6 +100,13 @@ fn problems(dashboard: &Value) -> Vec<String> {
             if !references.insert(target["refId"].as_str()) {
                 problems.push(format!("{title}: two queries of one name"));
             }
+            // Pushed once a minute: Grafana makes its interval of four such steps, and of four scrapes if nobody says so.
+            let is_rate = target["expr"]
+                .as_str()
+                .is_some_and(|query| query.contains("$__rate_interval"));
+            if is_rate != (target["interval"] == "1m") {
+                problems.push(format!("{title}: empty where metrics are pushed once a minute"));
+            }
         }
         if references.is_empty() {
             problems.push(format!("{title}: asks nothing"));
@@ -123,6 +130,7 @@ fn the_dashboard_can_be_imported_anywhere_and_no_panel_covers_another() {
         ("/panels/2/type", json!("volkovlabs-echarts-panel")),
         ("/panels/2/fieldConfig/defaults/unit", Value::Null),
         ("/panels/2/targets/0/datasource/uid", json!("abc123")),
+        ("/panels/2/targets/0/interval", Value::Null),
         ("/panels/2/targets", json!([])),
     ] {
         let mut broken = dashboard.clone();

@@ -376,7 +376,7 @@ fn nothing_that_is_shipped_can_have_planted_faults() {
     let manifest = read("Cargo.toml");
     assert!(manifest.contains("\ndefault = [\"io\"]\n") && manifest.contains("\nplanted = []\n"));
     let dockerfile = read("Dockerfile");
-    assert!(dockerfile.contains("cargo build --release") && !dockerfile.contains("features"));
+    assert!(dockerfile.contains("cargo build --profile dist") && !dockerfile.contains("features"));
     let makefile = read("Makefile");
     let (tested, others): (Vec<_>, Vec<_>) = makefile
         .lines()

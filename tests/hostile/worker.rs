@@ -19,6 +19,7 @@ fn told() -> Value {
         "partitions": [{"topic": word, "partition": 0, "held_by": [word], "watermarks": {word: 1}}],
         "halted": [{"topic": word, "partition": 0, "reason": word}],
         "undecodable": {"at_ms": 0, "target": word, "detail": word},
+        "client": {"last_rebalance": word, "rebalances": 1, "paused": {word: 1}},
         "source": {"looked_ms": 0, "findings": [{"id": word, "severity": "failed", "what": word}]},
         "recent": [{"row": word, "table": word}],
     })

@@ -11,11 +11,13 @@ use crm_event_processors::progress::{Committed, Orders};
 use crm_event_processors::record::{Budget, TopicPartition};
 use crm_event_processors::telemetry::Telemetry;
 
+use crate::PATIENCE;
+
 const TOPIC: &str = "crm.public.purchase_ledger";
 const PLACE: TopicPartition = TopicPartition { topic: 0, partition: 0 };
 
 async fn next(handle: &mut Handle) -> Event {
-    let event = tokio::time::timeout(Duration::from_secs(30), handle.events.recv()).await;
+    let event = tokio::time::timeout(PATIENCE, handle.events.recv()).await;
     event.expect("something happens").expect("the source runs")
 }
 
@@ -45,12 +47,11 @@ async fn every_commit_is_answered_and_reaches_the_group() {
         },
         topics: [TOPIC.into()].into(),
         needed: Vec::new(),
-        session_timeout_ms: 6000,
+        session_timeout_ms: 10_000,
         revoke_deadline: Duration::from_secs(1),
         orders: Orders::default(),
         start_at: None,
         budget: Budget::new(100, 1_000_000),
-        max_records: 100,
     };
     let telemetry = Arc::new(Telemetry::new().expect("instruments"));
     let runtime = tokio::runtime::Handle::current();
@@ -73,5 +74,5 @@ async fn every_commit_is_answered_and_reaches_the_group() {
         assert_eq!(feed.committed(), offset.unsigned_abs());
     }
     drop(handle);
-    assert!(source.left(Duration::from_secs(10)).await);
+    assert!(source.left(PATIENCE).await);
 }

@@ -6,6 +6,7 @@ use crm_event_processors::consumers::Consumer;
 use crm_event_processors::pipeline::Exit;
 use crm_event_processors::progress::Orders;
 use crm_event_processors::telemetry::http;
+use crm_event_processors::telemetry::reach::Reach;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,12 @@ const BEYOND_THE_END: i64 = 100;
 async fn readiness(worker: &Worker) -> String {
     let stop = CancellationToken::new();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let served = http::serve(any, http::routes(worker.telemetry.clone()), stop.child_token()).await;
+    let served = http::serve(
+        any,
+        http::routes(worker.telemetry.clone(), Reach::of(any)),
+        stop.child_token(),
+    )
+    .await;
     let (address, _task) = served.expect("bound");
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
     let request = b"GET /readyz HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n";

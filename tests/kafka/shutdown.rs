@@ -8,8 +8,8 @@ use super::cluster::{PATIENCE, award_id, purchases};
 use super::process::Process;
 use super::worker::{World, patiently};
 
-/// More than the last commit may take.
-const CLOSE: Duration = Duration::from_secs(7);
+/// When the platform kills. The last commit may take 5 s; the rest is a busy machine's.
+const CLOSE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_without_brokers_ends_within_its_deadlines() {

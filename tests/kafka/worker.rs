@@ -66,8 +66,8 @@ impl Default for Start {
             start_at: None,
             max_records: 1000,
             commit_interval: Duration::from_millis(100),
-            revoke_deadline: Duration::from_secs(3),
-            drain_deadline: Duration::from_secs(10),
+            revoke_deadline: Duration::from_secs(5),
+            drain_deadline: PATIENCE,
         }
     }
 }
@@ -133,7 +133,6 @@ impl World {
             orders: start.orders,
             start_at: start.start_at,
             budget: budget.clone(),
-            max_records: start.max_records,
             topics: (0..3)
                 .map(|topic| self.topic(TopicPartition { topic, partition: 0 }).into())
                 .collect(),
@@ -259,12 +258,11 @@ pub(super) fn membership(connection: Connection) -> Membership {
         group: group(GROUP, &Consumer::ALL, false),
         topics: TOPICS.map(Box::from).into(),
         needed: Queue::ALL.map(|queue| queue.topic("crm")).to_vec(),
-        session_timeout_ms: 6000,
-        revoke_deadline: Duration::from_secs(3),
+        session_timeout_ms: 10_000,
+        revoke_deadline: Duration::from_secs(5),
         orders: Orders::default(),
         start_at: None,
         budget: Budget::new(1000, 1_000_000),
-        max_records: 1000,
     }
 }
 

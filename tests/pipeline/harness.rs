@@ -68,8 +68,7 @@ pub(super) struct World {
 pub(super) struct Start {
     /// Each with its lanes.
     pub(super) consumers: Vec<(Consumer, usize)>,
-    pub(super) max_records: usize,
-    pub(super) max_bytes: usize,
+    pub(super) budget: Budget,
     pub(super) accept_dead_letters: bool,
     pub(super) replay: Replay,
 }
@@ -152,7 +151,7 @@ impl World {
             telemetry: telemetry.clone(),
             decisions: self.decisions.clone().map(|decisions| decisions as Arc<dyn Decisions>),
         };
-        let budget = Budget::new(start.max_records, start.max_bytes);
+        let budget = start.budget;
         let (handle, member) = self.log.join(
             budget.clone(),
             start.consumers.iter().map(|(consumer, _)| *consumer).collect(),
@@ -164,8 +163,8 @@ impl World {
             commit_interval: Duration::from_millis(250),
             revoke_deadline: Duration::from_secs(8),
             drain_deadline: Duration::from_secs(25),
-            max_records: start.max_records,
-            max_bytes: start.max_bytes,
+            max_records: budget.max_records(),
+            max_bytes: budget.max_bytes(),
             accept_dead_letters: start.accept_dead_letters,
         };
         let task = tokio::spawn(pipeline::run_as(start.replay, options, handle, ports, shutdown.clone()));
@@ -233,8 +232,7 @@ impl Start {
         let lanes = |consumer: &Consumer| (*consumer, consumer.default_lanes());
         Self {
             consumers: consumers.iter().map(lanes).collect(),
-            max_records: 1000,
-            max_bytes: 10_000_000,
+            budget: Budget::new(1000, 10_000_000),
             accept_dead_letters: false,
             replay: Replay::No,
         }

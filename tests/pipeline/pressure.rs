@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use crm_event_processors::cli::run::budget;
 use crm_event_processors::consumers::Consumer;
 use crm_event_processors::faults::Gate;
 use crm_event_processors::inngest::Answer;
 use crm_event_processors::inngest::memory::Fault;
+use crm_event_processors::inngest::recorded::Recorded;
 use crm_event_processors::pipeline::Exit;
+use crm_event_processors::record::Budget;
 use crm_event_processors::telemetry::http::status_json;
 
 use super::harness::{OTHER_PURCHASES, PURCHASES, Start, Worker, World, award_id, completed, patiently};
@@ -38,11 +41,10 @@ async fn a_consumer_whose_target_is_down_stops_the_others_at_the_bound_and_nothi
         world.raw(PURCHASES, &completed(&format!("p-{lsn}"), lsn));
     }
     let start = Start {
-        max_records: 16_384,
-        max_bytes: 32 * 1024 * 1024,
+        budget: budget(&[(Consumer::Currency, 5), (Consumer::Tier, 3)]),
         ..Start::of(&BOTH)
     };
-    let worker = world.worker_as(start, &[PURCHASES]).await;
+    let worker = world.worker_as(start, &[PURCHASES, OTHER_PURCHASES]).await;
     worker
         .wait_until(|status| status.partitions.iter().any(|p| p.paused))
         .await;
@@ -52,6 +54,9 @@ async fn a_consumer_whose_target_is_down_stops_the_others_at_the_bound_and_nothi
         (BOUND..BOUND + 1000).contains(&awards),
         "currency ran on to the bound, and not beyond: {awards}"
     );
+    world.raw(OTHER_PURCHASES, &completed("beside", 1));
+    let beside = |events: &[Recorded]| events.iter().any(|event| event.id == award_id("beside", 1));
+    patiently(world.inngest.accepted().wait_until(beside)).await;
     assert_eq!(world.log.committed(PURCHASES).unwrap_or(0), 0);
     assert_eq!(world.accepted("loyalty/tier.evaluation_requested").len(), 0);
 
@@ -62,10 +67,10 @@ async fn a_consumer_whose_target_is_down_stops_the_others_at_the_bound_and_nothi
     awards.dedup();
     assert_eq!(
         (awards.len(), world.awards().len()),
-        (RECORDS as usize, RECORDS as usize)
+        (RECORDS as usize + 1, RECORDS as usize + 1)
     );
     let tier = |outcome| worker.telemetry.outcomes(Consumer::Tier, outcome);
-    assert_eq!(tier("delivered") + tier("superseded"), u64::from(RECORDS));
+    assert_eq!(tier("delivered") + tier("superseded"), u64::from(RECORDS) + 1);
     let evaluations = world.accepted("loyalty/tier.evaluation_requested");
     assert_eq!(evaluations.len() as u64, tier("delivered"), "none twice");
     assert_eq!(world.dead_letters.letters(), []);
@@ -88,7 +93,7 @@ async fn large_records_are_bounded_by_their_bytes() {
         world.raw(PURCHASES, &large);
     }
     let start = Start {
-        max_bytes: MAX_BYTES,
+        budget: Budget::new(1000, MAX_BYTES),
         ..Start::of(&[Consumer::Currency])
     };
     let worker = world.worker_as(start, &[PURCHASES]).await;

@@ -1,8 +1,9 @@
 //! What is traced of a batch, received and read again by a collector in this process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,6 +12,9 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use crm_event_processors::consumers::Consumer;
+use crm_event_processors::dedupe::{self, DedupeError};
+use crm_event_processors::inngest::Answer;
+use crm_event_processors::inngest::memory::Fault;
 use crm_event_processors::kafka::memory::MemoryRecord;
 use crm_event_processors::telemetry::{Telemetry, TracePush};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -20,9 +24,13 @@ use opentelemetry_proto::tonic::trace::v1::{Span, status::StatusCode};
 use prost::Message as _;
 use tokio::sync::mpsc;
 
-use super::harness::{PURCHASES, Purchase, Start, World, award_id};
+use super::harness::{PURCHASES, Purchase, Start, Worker, World, award_id};
 
 const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+/// Of a trace that nobody takes.
+const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4737-00f067aa0ba902b8-00";
+/// The lowest bit of the flags.
+const SAMPLED: u32 = 1;
 
 /// Takes what is pushed to it; gives the spans.
 struct Collector {
@@ -87,6 +95,23 @@ fn said(span: &Span, name: &str) -> Option<String> {
     }
 }
 
+/// What stages of this name say.
+fn all_said(stages: &[Span], name: &str, attribute: &str) -> Vec<String> {
+    let named = stages.iter().filter(|stage| stage.name == name);
+    named.filter_map(|stage| said(stage, attribute)).collect()
+}
+
+/// What it met, if it says that it failed.
+fn error_of(span: &Span) -> Option<String> {
+    let failed = span
+        .status
+        .as_ref()
+        .is_some_and(|status| status.code == StatusCode::Error as i32);
+    let met = said(span, "error.type");
+    assert_eq!(failed, met.is_some(), "{}: {met:?}", span.name);
+    met
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -109,11 +134,19 @@ fn world(collector: &Collector, ratio: f64, purchases: &[(Purchase, Option<&str>
 
 /// Runs a worker over everything; gives what was pushed.
 async fn traced(world: &World, collector: &mut Collector) -> Vec<Span> {
+    let worker = start(world).await;
+    ended(worker, world, collector).await
+}
+
+async fn start(world: &World) -> Worker {
     let start = Start {
         consumers: vec![(Consumer::Currency, 1)],
         ..Start::of(&[])
     };
-    let worker = world.worker_as(start, &[PURCHASES]).await;
+    world.worker_as(start, &[PURCHASES]).await
+}
+
+async fn ended(worker: Worker, world: &World, collector: &mut Collector) -> Vec<Span> {
     let committed = world.log.wait_all_committed(PURCHASES);
     tokio::time::timeout(Duration::from_secs(60), committed)
         .await
@@ -131,7 +164,7 @@ async fn a_batch_is_a_trace_that_its_events_name_and_that_is_linked_to_where_its
         (Purchase::completed("p-1", 10), Some(GIVEN)),
         (Purchase::completed("p-2", 20), Some(GIVEN)),
         (Purchase::completed("p-3", 30), Some("00-not-one-01")),
-        (Purchase::completed("p-4", 40), None),
+        (Purchase::completed("p-4", 40), Some(UNSAMPLED)),
     ];
     let world = world(&collector, 1.0, &purchases);
     let spans = traced(&world, &mut collector).await;
@@ -163,18 +196,40 @@ async fn a_batch_is_a_trace_that_its_events_name_and_that_is_linked_to_where_its
     let links: Vec<String> = root
         .links
         .iter()
-        .map(|link| format!("00-{}-{}-01", hex(&link.trace_id), hex(&link.span_id)))
+        .map(|link| {
+            format!(
+                "00-{}-{}-{:02x}",
+                hex(&link.trace_id),
+                hex(&link.span_id),
+                link.flags & 0xff
+            )
+        })
         .collect();
-    assert_eq!(links, [GIVEN], "a transaction once, and nobody's word that is none");
+    assert_eq!(
+        links,
+        [GIVEN, UNSAMPLED],
+        "a transaction once, and nobody's word that is none"
+    );
+    assert_eq!(root.flags & 0xff, SAMPLED);
 
     let names: BTreeSet<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
     assert_eq!(names, BTreeSet::from(["claim", "decide", "deliver", "settle"]));
     for stage in &stages {
         assert_eq!(stage.parent_span_id, root.span_id, "{}", stage.name);
         assert_eq!(stage.trace_id, root.trace_id, "{}", stage.name);
-        assert_eq!(said(stage, "crm.records").as_deref(), Some("4"), "{}", stage.name);
+        assert_eq!(stage.flags & 0xff, SAMPLED, "{}", stage.name);
+        assert_eq!(error_of(stage), None, "{}", stage.name);
         assert!(stage.start_time_unix_nano >= root.start_time_unix_nano);
         assert!(stage.end_time_unix_nano <= root.end_time_unix_nano);
+    }
+
+    for (name, members) in [
+        ("decide", "crm.records"),
+        ("claim", "crm.effects"),
+        ("deliver", "crm.events"),
+        ("settle", "crm.effects"),
+    ] {
+        assert_eq!(all_said(&stages, name, members), ["4"], "{name}");
     }
 
     // A workflow is found from a purchase; its id is what it always was.
@@ -191,8 +246,38 @@ async fn a_batch_is_a_trace_that_its_events_name_and_that_is_linked_to_where_its
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_is_an_error_of_its_batch_with_our_reason() {
+/// Keeps log lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("nobody panics").write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("nobody panics").clone()).expect("text")
+    }
+}
+
+// On one thread: a subscriber of its own has each test alone.
+#[tokio::test]
+async fn a_dead_letter_is_an_error_of_its_batch_with_our_reason_and_its_line_names_the_trace() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // While there is one subscriber alone, whoever comes to a span first decides for all threads whether anybody wants it, by what
+    // is set on his own thread: by nothing, in the tests beside this one.
+    let _beside = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _logged = tracing::subscriber::set_default(subscriber);
     let mut collector = Collector::start().await;
     let bad = Purchase {
         refunded: "-1.00",
@@ -200,15 +285,80 @@ async fn a_dead_letter_is_an_error_of_its_batch_with_our_reason() {
     };
     let world = world(&collector, 1.0, &[(bad, None), (Purchase::completed("p-1", 20), None)]);
     let spans = traced(&world, &mut collector).await;
-    let failed: Vec<_> = spans.iter().filter_map(|span| said(span, "error.type")).collect();
-    assert_eq!(failed, ["negative_refund"]);
-    let failed = |span: &&Span| {
-        span.status
-            .as_ref()
-            .is_some_and(|status| status.code == StatusCode::Error as i32)
+    let failed: Vec<&Span> = spans.iter().filter(|span| error_of(span).is_some()).collect();
+    let [root] = failed.as_slice() else {
+        panic!("the batch alone: {failed:#?}")
     };
-    let roots: Vec<&str> = spans.iter().filter(failed).map(|span| span.name.as_str()).collect();
-    assert_eq!(roots, ["process currency"]);
+    assert_eq!(root.name, "process currency");
+    assert_eq!(error_of(root).as_deref(), Some("negative_refund"));
+    let log = lines.text();
+    let line = log.lines().find(|line| line.contains("record dead-lettered"));
+    let trace = format!("trace_id=\"{}\"", hex(&root.trace_id));
+    assert!(line.is_some_and(|line| line.contains(&trace)), "{trace}: {log}");
+}
+
+// On one thread: what is appended at once is taken at once.
+#[tokio::test]
+async fn a_stage_says_what_it_met_and_counts_what_it_works_on() {
+    let mut collector = Collector::start().await;
+    let world = world(&collector, 1.0, &[]);
+    let away = Answer::Unavailable {
+        detail: "away".to_owned(),
+        retry_after: None,
+    };
+    world.inngest.faults().push(Fault::Answer(away));
+    let worker = start(&world).await;
+    for faults in [worker.dedupe.claim_faults(), worker.dedupe.confirm_faults()] {
+        let away = DedupeError::Unavailable("away".to_owned());
+        faults.push(dedupe::memory::Fault::Reject(away));
+    }
+    // Two states of one row are one event, of two effects.
+    for purchase in [
+        Purchase::completed("p-1", 10),
+        Purchase::update("p-1", "completed", 20),
+        Purchase::completed("p-2", 30),
+    ] {
+        world.purchase(&purchase);
+    }
+    let stages = ended(worker, &world, &mut collector).await;
+    let met = |name: &str| all_said(&stages, name, "error.type");
+    for (name, met_by_it) in [
+        ("decide", vec![]),
+        ("claim", vec!["unavailable"]),
+        ("deliver", vec!["unavailable"]),
+        ("settle", vec!["unavailable"]),
+    ] {
+        assert_eq!(met(name), met_by_it, "{name}");
+    }
+    for (name, members, counts) in [
+        ("decide", "crm.records", vec!["3"]),
+        ("claim", "crm.effects", vec!["3"]),
+        ("deliver", "crm.events", vec!["2", "2"]),
+        ("settle", "crm.effects", vec!["3"]),
+    ] {
+        assert_eq!(all_said(&stages, name, members), counts, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_set_aside_is_tried_again_in_no_trace() {
+    let mut collector = Collector::start().await;
+    let world = world(&collector, 1.0, &[(Purchase::completed("p-1", 10), Some(GIVEN))]);
+    let puzzle = Answer::Unknown {
+        status: 418,
+        detail: "puzzled".to_owned(),
+    };
+    world.inngest.faults().push(Fault::Answer(puzzle));
+    let spans = traced(&world, &mut collector).await;
+    assert_eq!(all_said(&spans, "deliver", "error.type"), ["unknown_answer"]);
+    let names: BTreeSet<&str> = spans.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(
+        names,
+        BTreeSet::from(["process currency", "decide", "claim", "deliver"])
+    );
+    let events = world.inngest.accepted().all();
+    assert_eq!(events.len(), 1);
+    assert!(events[0].data.get("traceparent").is_none(), "{events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

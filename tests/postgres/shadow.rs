@@ -144,16 +144,20 @@ async fn a_shadow_stores_no_cut_off_and_believes_the_one_that_is_stored() {
     };
     let programs = || Some(Programs::from_json(DEMO_PROGRAM).expect("valid"));
     let given = Some("2026-11-01T00:00:00Z".parse().expect("a time"));
-    let book = rule_book_of_shadow(client(), given, programs()).await.expect("begun");
+    let book = rule_book_of_shadow(client(), given, programs(), &|_| {})
+        .await
+        .expect("begun");
     assert_eq!(book.current().effective_from, given);
-    let missing = rule_book_of_shadow(client(), None, programs()).await;
+    let missing = rule_book_of_shadow(client(), None, programs(), &|_| {}).await;
     assert!(matches!(missing, Err(StartError::NoCutOff)));
     let stored = "select count(*)::text from crm_events.settings where name = 'effective_from'";
     assert_eq!(db.own.text(stored).await, "0");
     db.own.run("select crm_events.effective_from('2026-10-01')").await;
-    let other = rule_book_of_shadow(client(), given, programs()).await;
+    let other = rule_book_of_shadow(client(), given, programs(), &|_| {}).await;
     assert!(matches!(other, Err(StartError::OtherCutOff { .. })));
-    let book = rule_book_of_shadow(client(), None, programs()).await.expect("begun");
+    let book = rule_book_of_shadow(client(), None, programs(), &|_| {})
+        .await
+        .expect("begun");
     assert!(book.current().effective_from.is_some());
     db.done().await;
 }

@@ -7,10 +7,8 @@ use crm_event_processors::postgres::DatabaseUrl;
 use crm_event_processors::postgres::survey::{CALLED, Schema, Source, survey};
 
 use super::Database;
+use crate::PATIENCE;
 use crate::postgres_client::server::Server;
-
-/// Longer than any answer takes that nobody holds up.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 async fn seen(db: &Database) -> Source {
     let url = DatabaseUrl::parse(&db.url()).expect("an address");
@@ -107,7 +105,8 @@ async fn a_table_that_somebody_has_locked_costs_only_its_own_answer() {
         .run("begin; lock table dbz_heartbeat in access exclusive mode")
         .await;
     let url = DatabaseUrl::parse(&db.url()).expect("an address");
-    let source = survey(&url, &SystemClock, PATIENCE)
+    // What nobody holds up is answered long before.
+    let source = survey(&url, &SystemClock, Duration::from_secs(10))
         .await
         .expect("a database that answers");
     assert_eq!(source.heartbeat, Err("no answer in time".to_owned()));

@@ -38,7 +38,13 @@ impl World {
         let database = Database::migrated().await;
         database.ask(PROGRAM).await;
         let client = Arc::new(client(&database.pooled()));
-        let starting = rule_book(Arc::clone(&client), None, Some(cut_off.parse().expect("a time")), None);
+        let starting = rule_book(
+            Arc::clone(&client),
+            None,
+            Some(cut_off.parse().expect("a time")),
+            None,
+            &|_| {},
+        );
         let book: RuleBook = within(starting).await.expect("starts");
         Self {
             rules: book.current(),

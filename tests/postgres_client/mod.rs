@@ -8,10 +8,11 @@ pub(crate) mod server;
 mod tls;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crm_event_processors::postgres::{Client, DatabaseUrl, LedgerError, PostgresLedger};
 use tokio_postgres::NoTls;
+
+use crate::PATIENCE;
 
 /// An address of the running stack. Its absence fails the test: nothing passes by skipping.
 fn stack(name: &str) -> String {
@@ -22,9 +23,6 @@ fn stack(name: &str) -> String {
     let address = address.unwrap_or_else(|| panic!("{name} is not in {path}; run `make stack-up`"));
     address.to_owned()
 }
-
-/// Far above what anything here takes, even when the machine is busy. Only a failure waits that long.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("in time")

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crm_event_processors::dedupe::RedisUrl;
 use crm_event_processors::loyalty::{Lookup, Programs};
 use crm_event_processors::pipeline::RuleBook;
-use crm_event_processors::postgres::{Client, DatabaseUrl, RulesCache, StartError};
+use crm_event_processors::postgres::{Client, DatabaseUrl, LedgerError, RulesCache, StartError, Waits};
 use crm_event_processors::rows::MerchantId;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -48,7 +48,11 @@ async fn rule_book(
     given: Option<Timestamp>,
     fixed: Option<Programs>,
 ) -> Result<RuleBook, StartError> {
-    within(crm_event_processors::postgres::rule_book(client, cache, given, fixed)).await
+    let nobody: Waits<'_> = &|_| {};
+    within(crm_event_processors::postgres::rule_book(
+        client, cache, given, fixed, nobody,
+    ))
+    .await
 }
 
 /// A database that no other run of a test has kept programs of.
@@ -160,7 +164,22 @@ async fn a_start_with_neither_waits_for_the_database() {
     server.shut_down();
     let url = server.url();
     let cache = cache(&new_name());
-    let starting = tokio::spawn(async move { rule_book(Arc::new(client(&url)), Some(cache), cut_off(), None).await });
+    let (said_tx, mut said) = tokio::sync::mpsc::unbounded_channel();
+    let starting = tokio::spawn(async move {
+        let client = Arc::new(client(&url));
+        let waits = |error: &LedgerError| said_tx.send(error.to_string()).expect("somebody listens");
+        within(crm_event_processors::postgres::rule_book(
+            client,
+            Some(cache),
+            cut_off(),
+            None,
+            &waits,
+        ))
+        .await
+    });
+    // It says what it waits for.
+    let error = within(said.recv()).await.expect("an error");
+    assert!(error.contains("cannot answer now"), "{error}");
     server.come_back().await;
     let book = starting.await.expect("no panic").expect("starts");
     assert_eq!(book.current().programs.merchants(), 0);

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use tokio_postgres::NoTls;
 
+use crate::PATIENCE;
+
 pub(crate) struct Server {
     folder: PathBuf,
     port: u16,
     process: Option<Child>,
 }
-
-/// A server of this machine is up in a second or two, when nobody else needs the machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Server {
     /// Starts it and waits until it answers.

@@ -7,10 +7,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{stack, unique};
+use crate::PATIENCE;
 use crate::connectors::{Ran, Scratch, connectors};
 use crate::postgres::Database;
 
-const PATIENCE: Duration = Duration::from_secs(90);
 /// How often an endpoint is asked again: it tells nobody.
 const LOOK: Duration = Duration::from_millis(200);
 

@@ -18,7 +18,7 @@ const HOSTILE: &str = "<img src=x onerror=alert(1)>\u{202e}<b>";
 /// As people see it.
 const INERT: &str = r"<img src=x onerror=alert(1)>\u202e<b>";
 /// A browser, four times, over a worker on the same two cores.
-const BROWSING: Duration = Duration::from_secs(240);
+const BROWSING: Duration = Duration::from_secs(900);
 
 /// Poison, and purchases without end, many of them with an id that is hostile.
 async fn load(scene: &Scene, stop: CancellationToken) {

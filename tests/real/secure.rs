@@ -1,8 +1,6 @@
 //! Through `SASL_SSL`, as on Confluent Cloud: our own authority, a user with a password, and no more grants than
 //! `docs/confluent-cloud.md` names. Then every one of them missing.
 
-use std::time::Duration;
-
 use crm_event_processors::dead_letters::Queue;
 use crm_event_processors::inngest::receiver::Fault;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -13,7 +11,7 @@ use tokio_postgres::NoTls;
 
 use super::grants::{Right, may_no_longer, may_only};
 use super::topics::{self, LEDGERS, PURCHASES, WALLET};
-use super::worker::{Accepted, Inbox, Worker, receiver};
+use super::worker::{Accepted, Inbox, PATIENCE, Worker, receiver};
 use super::{stack, unique};
 
 const PROGRAM: &str = crm_event_processors::loyalty::DEMO_PROGRAM;
@@ -293,7 +291,7 @@ async fn looking_whether_dead_letters_may_be_written_writes_none_and_a_grant_tha
     may_no_longer("revoked", &writes).await;
     let producer: FutureProducer = open().create().expect("a client");
     let poison = FutureRecord::to(&sources[0]).key("key").payload("no JSON");
-    producer.send(poison, Duration::from_secs(10)).await.expect("written");
+    producer.send(poison, PATIENCE).await.expect("written");
     assert_eq!(worker.ends().await, 78, "{}", worker.log());
     let log = worker.log();
     for said in [

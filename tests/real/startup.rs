@@ -1,6 +1,8 @@
 //! What a worker says that cannot start: what is wrong, where, and what to do.
 
-use super::worker::Worker;
+use std::time::Duration;
+
+use super::worker::{PATIENCE, Worker};
 use super::{stack, unique};
 
 const PROGRAM: &str = crm_event_processors::loyalty::DEMO_PROGRAM;
@@ -20,6 +22,32 @@ async fn a_broker_that_does_not_answer_is_named() {
         log.contains("127.0.0.1:9") && log.contains("KAFKA_BOOTSTRAP_SERVERS"),
         "{log}"
     );
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_the_database_lives_and_says_what_it_waits_for() {
+    let mut worker = worker();
+    worker.set("DATABASE_URL", "postgres://crm@127.0.0.1:9/crm");
+    worker.spawn();
+    let waits = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            looks.tick().await;
+            let Some(status) = worker.status().await else { continue };
+            let why = status["flow"]["why"][0].as_str().unwrap_or_default();
+            if why.starts_with("waits: the database cannot answer now: ") {
+                return status;
+            }
+        }
+    };
+    let status = tokio::time::timeout(PATIENCE, waits).await;
+    let status = status.unwrap_or_else(|_| panic!("{}", worker.log()));
+    assert_eq!(status["flow"]["state"], "starting", "{status}");
+    assert_eq!(worker.get("livez").await.map(|(code, _)| code), Some(200));
+    let (code, problems) = worker.get("readyz").await.expect("an answer");
+    assert_eq!(code, 503);
+    assert!(problems.starts_with("starting: waits: the database"), "{problems}");
+    assert_eq!(worker.stop().await, 0, "{}", worker.log());
 }
 
 #[tokio::test]

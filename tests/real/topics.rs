@@ -24,7 +24,7 @@ pub(super) const LEDGERS: [&str; 6] = [
     "crm.public.codes",
 ];
 
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// One row change in a topic.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ pub(super) fn changes(topic: &str, merchant: &str) -> Vec<Change> {
     let mut changes = Vec::new();
     let started = Instant::now();
     while open > 0 {
-        assert!(started.elapsed() < Duration::from_secs(60), "the topic has no end");
+        assert!(started.elapsed() < super::worker::PATIENCE, "the topic has no end");
         match client.poll(Duration::from_millis(100)) {
             None => {}
             Some(Err(_partition_end)) => open -= 1,

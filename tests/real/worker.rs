@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::stack;
 
 /// Longer than anything takes on a busy machine; reaching it means that something never came.
-pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+pub(super) use crate::PATIENCE;
 
 /// What the receiver accepted, and when.
 #[derive(Debug, Clone)]
@@ -226,7 +226,11 @@ impl Worker {
 
     async fn code(&self, child: &mut Child) -> i32 {
         match tokio::time::timeout(PATIENCE, child.wait()).await {
-            Ok(ended) => ended.expect("waited").code().expect("not killed by a signal"),
+            Ok(ended) => {
+                let ended = ended.expect("waited");
+                let code = ended.code();
+                code.unwrap_or_else(|| panic!("{ended}; its log:\n{}", self.log()))
+            }
             Err(_) => panic!("the worker does not end; its log:\n{}", self.log()),
         }
     }

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crm_event_processors::console::{Reach, Worker, routes};
+use crm_event_processors::console::{Worker, routes};
+use crm_event_processors::telemetry::reach::Reach;
 use crm_event_processors::telemetry::{Telemetry, http};
 use reqwest::{Client, Response};
 use serde_json::Value;
@@ -26,7 +27,7 @@ impl Served {
             telemetry: Arc::clone(&telemetry),
             config: "the settings".to_owned(),
         };
-        let all = http::routes(telemetry).merge(routes(Arc::new(worker), reach));
+        let all = http::routes(telemetry, reach).merge(routes(Arc::new(worker), reach));
         let stop = CancellationToken::new();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let (address, _task) = http::serve(any, all, stop.clone()).await.expect("bound");
@@ -90,8 +91,13 @@ async fn the_console_can_only_be_looked_at_and_nothing_of_it_is_kept() {
     }
     // Under the address with a slash it is found as well.
     assert_eq!(served.get("/console/", None).await.status(), 200);
-    // What was there before is there still, for whoever asks under whatever name.
-    assert_eq!(served.get("/statusz", Some("worker.internal")).await.status(), 200);
+    // What probes and scrapers ask for is there for whoever asks under whatever name; what is said of single records is not.
+    for (path, status) in [("/livez", 200), ("/metrics", 200), ("/statusz", 421)] {
+        let answer = served.get(path, Some("worker.internal")).await;
+        assert_eq!(answer.status(), status, "{path}");
+    }
+    let exposed = Served::to(Reach::Everybody).await;
+    assert_eq!(exposed.get("/statusz", Some("worker.internal")).await.status(), 200);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ pub(super) fn publish_something(telemetry: &Telemetry) {
     let partition = PartitionStatus {
         place: TopicPartition { topic: 0, partition: 0 },
         committed: Some(40),
+        confirmed: tokio::time::Instant::now(),
         position: 100,
         outstanding: 60,
         paused: true,
@@ -77,6 +78,7 @@ fn the_first_failure_of_anything_that_is_known_is_an_increase() {
         "crm_database_calls_total{call=\"evaluate_tiers\",consumer=\"tier\",result=\"done\"} 0",
         "crm_database_calls_total{call=\"mark_dead\",consumer=\"reward\",result=\"unknown\"} 0",
         "crm_record_outcomes_total{consumer=\"tier\",outcome=\"dead_lettered\"} 0",
+        "crm_record_outcomes_total{consumer=\"none\",outcome=\"control\"} 0",
         "crm_retries_total{consumer=\"decode\",target=\"dead_letters\"} 0",
     ] {
         assert!(before.contains(line), "{line} is not in {before}");

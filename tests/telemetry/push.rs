@@ -20,8 +20,8 @@ use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 
 use super::publish_something;
+use crate::PATIENCE;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// Answers every push with `answer`, and shows it.
@@ -83,7 +83,7 @@ fn worker(address: SocketAddr, interval: Duration) -> Arc<Telemetry> {
         resource: BTreeMap::from([("service.name".to_owned(), "crm-eu".to_owned())]),
     };
     let runtime = tokio::runtime::Handle::current();
-    Arc::new(Telemetry::pushing(&push, "instance-1", runtime).expect("instruments"))
+    Arc::new(Telemetry::outward(Some(&push), None, "instance-1", &runtime).expect("instruments"))
 }
 
 pub(crate) fn metric_names(request: &ExportMetricsServiceRequest) -> BTreeSet<&str> {

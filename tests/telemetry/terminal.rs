@@ -3,16 +3,16 @@
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
+use crm_event_processors::telemetry::reach::Reach;
 use crm_event_processors::telemetry::{Telemetry, http};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::publish_something;
+use crate::PATIENCE;
 
-const PATIENCE: Duration = Duration::from_secs(45);
 const ENTER: &str = "\u{1b}[?1049h";
 const LEAVE: &str = "\u{1b}[?1049l";
 const FRAME: &str = "\u{1b}[H";
@@ -23,7 +23,7 @@ async fn on_a_terminal_status_is_drawn_anew_until_ctrl_c_and_the_terminal_is_giv
     publish_something(&telemetry);
     let stop = CancellationToken::new();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let served = http::serve(any, http::routes(telemetry), stop.clone()).await;
+    let served = http::serve(any, http::routes(telemetry, Reach::of(any)), stop.clone()).await;
     let (address, _task) = served.expect("bound");
     let binary = env!("CARGO_BIN_EXE_crm-event-processors");
     let mut terminal = Command::new("script")

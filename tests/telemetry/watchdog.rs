@@ -18,7 +18,7 @@ use crm_event_processors::telemetry::Telemetry;
 use crm_event_processors::telemetry::watchdog::{Loop, Patience, Watchdog};
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::PATIENCE;
 
 /// A clock that does not answer while it is stuck: whoever asks is blocked, thread and all.
 #[derive(Debug, Default)]

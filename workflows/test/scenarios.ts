@@ -144,13 +144,16 @@ export const SCENARIOS: Scenario[] = [
     name: "a scheduled tier upgrade takes place at its time and is announced once",
     async run(world, id) {
       const { scheduled, key } = await scheduledUpgrade(world, id, "600");
-      await world.send(scheduled);
+      const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+      await world.send({ ...scheduled, data: { ...scheduled.data, traceparent } });
       await world.pass(4 * world.dayMs);
       await world.eventually(async () => {
         assert.deepEqual(await tierOf(world, id), { tier: "gold" });
         assert.deepEqual(await unannounced(world, key), []);
       });
       assert.equal(await announcements(world, id), 1);
+      const told = (await world.received("loyalty/tier.upgraded")).filter((sent) => sent.id.includes(`u-${id}:`));
+      assert.deepEqual(new Set(told.map((sent) => sent.data["traceparent"])), new Set([traceparent]));
     },
   },
   {

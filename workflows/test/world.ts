@@ -22,7 +22,7 @@ export interface World {
   /** Lets the sweeper find what is overdue now. */
   sweep(): Promise<void>;
   /** Every event that came in by this name. */
-  received(name: string): Promise<{ id: string }[]>;
+  received(name: string): Promise<Pick<SentEvent, "id" | "data">[]>;
 }
 
 /** The functions as they are in production, served over HTTP in this process. */
@@ -107,8 +107,9 @@ export class VirtualWorld implements World {
     this.executor.settings.cron = false;
   }
 
-  async received(name: string): Promise<{ id: string }[]> {
-    return this.executor.events.filter((event) => event.name === name).map(({ id }) => ({ id: id ?? "" }));
+  async received(name: string): Promise<Pick<SentEvent, "id" | "data">[]> {
+    const named = this.executor.events.filter((event) => event.name === name);
+    return named.map(({ id, data }) => ({ id: id ?? "", data: data as SentEvent["data"] }));
   }
 
   /** Outputs of the runs of a function, in the order they were scheduled. */

@@ -149,6 +149,10 @@ pub(super) struct FreshIds {
 }
 
 impl Deliver for FreshIds {
+    fn permit(&self) -> BoxFuture<'_, ()> {
+        self.inner.permit()
+    }
+
     fn send<'a>(&'a self, batch: &'a EventBatch, events: Range<usize>) -> BoxFuture<'a, Answer> {
         async move {
             let mut renamed = EventBatch::default();
@@ -204,6 +208,10 @@ impl Swallowing {
 }
 
 impl Deliver for Swallowing {
+    fn permit(&self) -> BoxFuture<'_, ()> {
+        self.inner.permit()
+    }
+
     fn send<'a>(&'a self, batch: &'a EventBatch, events: Range<usize>) -> BoxFuture<'a, Answer> {
         async move {
             let mut kept = EventBatch::default();

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sabotage::{Forgetful, FreshIds, Sabotage, Swallowing, commit_early};
 use super::{GROUP, PREFIX};
-use crate::cli::run::{COMMIT_INTERVAL, DRAIN_DEADLINE, MAX_BYTES, MAX_RECORDS};
+use crate::cli::run::{COMMIT_INTERVAL, DRAIN_DEADLINE, MAX_BYTES, budget};
 use crate::clock::SharedClock;
 use crate::config::{Secret, topic};
 use crate::consumers::{Consumer, Rules};
@@ -25,7 +25,7 @@ use crate::inngest::{Deliver, Endpoint, HttpDeliver, HttpSettings};
 use crate::kafka::{self, Connection, Group, Membership};
 use crate::pipeline::{self, Exit, OldRecords, Ports, Randomness, RuleBook};
 use crate::progress::Orders;
-use crate::record::{Budget, Topics};
+use crate::record::Topics;
 use crate::rows::Table;
 use crate::telemetry::Telemetry;
 
@@ -87,6 +87,10 @@ impl Employer {
             telemetry: Arc::clone(&self.telemetry),
             decisions: None,
         };
+        let lanes = |consumer: &Consumer| (*consumer, consumer.default_lanes());
+        let consumers: Vec<_> = self.consumers.iter().map(lanes).collect();
+        let budget = budget(&consumers);
+        let room = budget.max_records();
         let membership = Membership {
             connection: self.connection.clone(),
             group: Group {
@@ -100,20 +104,15 @@ impl Employer {
             revoke_deadline: REVOKE_DEADLINE,
             orders: Orders::default(),
             start_at: None,
-            budget: Budget::new(MAX_RECORDS, MAX_BYTES),
-            max_records: MAX_RECORDS,
+            budget,
         };
         let options = pipeline::Options {
-            consumers: self
-                .consumers
-                .iter()
-                .map(|consumer| (*consumer, consumer.default_lanes()))
-                .collect(),
+            consumers,
             decimals: DecimalMode::Text,
             commit_interval: COMMIT_INTERVAL,
             revoke_deadline: REVOKE_DEADLINE,
             drain_deadline: DRAIN_DEADLINE,
-            max_records: MAX_RECORDS,
+            max_records: room,
             max_bytes: MAX_BYTES,
             accept_dead_letters: false,
         };
@@ -122,7 +121,7 @@ impl Employer {
         let started = tokio::task::spawn_blocking(move || kafka::start(membership, runtime, telemetry)).await?;
         let (mut handle, source) = started?;
         if self.sabotage == Some(Sabotage::CommitEarly) {
-            handle = commit_early(handle, MAX_RECORDS + 1024);
+            handle = commit_early(handle, room + 1024);
         }
         let shutdown = CancellationToken::new();
         let pipeline = tokio::spawn(pipeline::run(options, handle, ports, shutdown.clone()));

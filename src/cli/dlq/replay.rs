@@ -12,7 +12,7 @@ use crate::cli::explain::verdict::Explainer;
 use crate::cli::progress::bar;
 use crate::cli::replay::engine::{Engine, Stopped};
 use crate::cli::replay::flags::{KafkaFlags, WorkFlags};
-use crate::cli::run::{MAX_RECORDS, stop_on_signal};
+use crate::cli::run::stop_on_signal;
 use crate::cli::{Code, Format, print_json};
 use crate::config::{Deciding, Letters};
 use crate::consumers::Consumer;
@@ -195,8 +195,7 @@ async fn work(
         topics,
         starts: shelf.starts(),
         readers: lanes.iter().map(|(consumer, _)| *consumer).collect::<ConsumerSet>(),
-        budget: Engine::budget(),
-        max_records: MAX_RECORDS,
+        budget: Engine::budget(&lanes),
         done: shutdown.clone(),
     };
     let part = Part {

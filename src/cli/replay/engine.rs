@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::run::{COMMIT_INTERVAL, MAX_BYTES, MAX_RECORDS, knowledge, read_programs};
+use crate::cli::run::{COMMIT_INTERVAL, MAX_BYTES, budget, knowledge, read_programs};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Flags, OldRecords, Problems, Settings, Way};
 use crate::consumers::Consumer;
@@ -81,7 +81,7 @@ impl Engine {
         if let Some(url) = &settings.database {
             Books::new(Arc::new(Client::new(url)?)).overdue().await?;
         }
-        let (knowledge, rules) = knowledge(&settings, programs).await?;
+        let (knowledge, rules) = knowledge(&settings, programs, &|_logged| {}).await?;
         let ports = Ports {
             dedupe: Arc::new(RedisDedupe::new(&redis)?),
             deliver: Arc::new(HttpDeliver::new(endpoint, &http, Arc::clone(&clock))?),
@@ -108,8 +108,8 @@ impl Engine {
         }
     }
 
-    pub(in crate::cli) fn budget() -> Budget {
-        Budget::new(MAX_RECORDS, MAX_BYTES)
+    pub(in crate::cli) fn budget(lanes: &[(Consumer, usize)]) -> Budget {
+        budget(lanes)
     }
 
     /// The lanes of these consumers.
@@ -129,12 +129,12 @@ impl Engine {
         shutdown: CancellationToken,
     ) -> Option<Stopped> {
         let options = pipeline::Options {
+            max_records: budget(&consumers).max_records(),
             consumers,
             decimals: self.settings.decimals,
             commit_interval: COMMIT_INTERVAL,
             revoke_deadline: DRAIN_DEADLINE,
             drain_deadline: DRAIN_DEADLINE,
-            max_records: MAX_RECORDS,
             max_bytes: MAX_BYTES,
             // Letters that stay letters are written nowhere.
             accept_dead_letters: self.settings.accept_dead_letters || letters.is_some(),

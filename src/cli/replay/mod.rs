@@ -304,16 +304,15 @@ async fn work(
         bar: bar.clone(),
         left: position.left(),
     };
+    let lanes = engine.lanes(|one| one == consumer);
     let frame = Frame {
         topics,
         starts,
         readers: ConsumerSet::only(consumer),
-        budget: Engine::budget(),
-        max_records: super::run::MAX_RECORDS,
+        budget: Engine::budget(&lanes),
         done: shutdown.clone(),
     };
     let source = kafka::replay(engine.asker(), position.parts(), tape, keeper, frame)?;
-    let lanes = engine.lanes(|one| one == consumer);
     let stopped = engine.work(Replay::Again, lanes, None, source, shutdown).await;
     bar.finish_and_clear();
     let kept = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -21,15 +21,17 @@ const OUTCOMES: [(&str, &str); 6] = [
 
 pub(super) fn lines(told: &Value, address: &str, paint: Option<Paint>) -> Vec<String> {
     let mut lines = head(told, address, paint);
-    let mut tables = vec![consumers(told)];
-    tables.extend(partitions(told));
-    for table in tables {
-        lines.push(String::new());
-        lines.extend(table.lines().map(|line| line.trim_end().to_owned()));
-    }
+    let rows = |table: String| table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+    lines.push(String::new());
+    lines.extend(rows(consumers(told)));
     lines.push(String::new());
     lines.extend(errors(told));
     lines.extend(source(told));
+    // Last: there may be more of them than a screen has lines.
+    if let Some(partitions) = partitions(told) {
+        lines.push(String::new());
+        lines.extend(rows(partitions));
+    }
     lines
 }
 
@@ -48,7 +50,40 @@ fn head(told: &Value, address: &str, paint: Option<Paint>) -> Vec<String> {
     for why in why.into_iter().flatten() {
         lines.push(format!("  {}", word(why)));
     }
+    lines.extend(totals(told));
+    lines.extend(client(told));
     lines
+}
+
+/// Of all consumers together.
+fn totals(told: &Value) -> Option<String> {
+    let totals = &told["totals"];
+    let of = |name: &str| count(&totals[name]);
+    let (behind, flying, letters) = (of("behind"), of("in_flight"), of("letters"));
+    let rate = number(&totals["received_a_second"]);
+    let shown =
+        format!("{rate:.1} records a second, {behind} behind, {flying} in flight, {letters} dead letters written");
+    totals.is_object().then_some(shown)
+}
+
+/// The Kafka client, and the loops.
+fn client(told: &Value) -> Option<String> {
+    let client = &told["client"];
+    let of = |name: &str| age(number(&client[name]) / 1000.0);
+    let (poll, tick, commit) = (of("poll_age_ms"), of("tick_age_ms"), of("commit_age_ms"));
+    let mut shown = format!("client: polled {poll} ago, ticked {tick} ago, a commit outstanding for {commit}");
+    for (cause, partitions) in client["paused"].as_object().into_iter().flatten() {
+        if number(partitions) > 0.0 {
+            let partitions = count(partitions);
+            shown.push_str(&format!(", {partitions} paused for {}", clean(cause)));
+        }
+    }
+    shown.push_str(&format!(", {} rebalances", count(&client["rebalances"])));
+    if let Some(reason) = client["last_rebalance"].as_str().filter(|reason| !reason.is_empty()) {
+        shown.push_str(&format!(": {}", clean(reason)));
+    }
+    // Before the first tick nothing has gone round, and there is no time.
+    (client.is_object() && number(&told["now_ms"]) > 0.0).then_some(shown)
 }
 
 fn colour(state: &str) -> Option<u8> {
@@ -220,6 +255,8 @@ fn ms(ms: f64) -> String {
         ..10.0 => format!("{ms:.1} ms"),
         ..1000.0 => format!("{ms:.0} ms"),
         ..60_000.0 => format!("{:.1} s", ms / 1000.0),
+        // What took longer than the worker tells apart.
+        3_600_000.0.. => "≥ 1 h".to_owned(),
         _ => age(ms / 1000.0),
     }
 }
@@ -264,6 +301,11 @@ mod tests {
             ],
             "partitions": [partition(0, 0, json!([])), partition(1, 10, json!(["tier"]))],
             "halted": [{"topic": "crm.public.codes", "partition": 7, "committed": 5, "reason": "gap"}],
+            "totals": {"received_a_second": 12.5, "behind": 40, "in_flight": 4, "letters": 3},
+            "client": {
+                "poll_age_ms": 90, "tick_age_ms": 61_000, "commit_age_ms": 3000, "rebalances": 2,
+                "last_rebalance": "group is rebalancing", "paused": {"room": 0, "skew": 1},
+            },
             "source": {"looked_ms": 990_000, "findings": [
                 {"id": "slot.inactive", "severity": "failed", "what": "nobody reads"},
                 {"id": "slot.lost", "severity": "ok", "what": "fine"},
@@ -277,21 +319,23 @@ mod tests {
         insta::assert_snapshot!(shown, @r"
         STUCK  crm-event-processors 0.1.0 at http://127.0.0.1:8080
           tier stands still: 401
+        12.5 records a second, 40 behind, 4 in flight, 3 dead letters written
+        client: polled 0 s ago, ticked 1 min ago, a commit outstanding for 3 s, 1 paused for skew, 2 rebalances: group is rebalancing
 
          consumer  lag  a second  in flight  delivered  ignored     p50     p95    p99
          tier       40      20.1          2       1200        7  4.3 ms  180 ms  1 min
          reward      0      20.1          2       1200        7  4.3 ms  180 ms  1 min
-
-         partition           committed  position  in hand  skew  held by  state
-         crm.public.codes/7          5         -        -     -  -        halted
-         crm.public.codes/1         90       100       10    10  tier
-         crm.public.codes/0         90       100        0    10
 
         last errors
           tier: inngest, 2 min ago: 401
 
         source: 1 failed, 0 warnings, 0 not verifiable, 1 ok; looked at 10 s ago
           failed slot.inactive: nobody reads
+
+         partition           committed  position  in hand  skew  held by  state
+         crm.public.codes/7          5         -        -     -  -        halted
+         crm.public.codes/1         90       100       10    10  tier
+         crm.public.codes/0         90       100        0    10
         ");
     }
 
@@ -299,10 +343,12 @@ mod tests {
     fn a_worker_of_another_version_that_says_less_is_shown_as_far_as_it_says_something() {
         for told in [
             json!({"consumers": []}),
+            json!({"consumers": [], "now_ms": 0, "client": {"poll_age_ms": 4000}}),
             json!({"consumers": [{}], "partitions": [{}], "source": {}}),
         ] {
             let shown = lines(&told, "http://x", None).join("\n");
             assert!(shown.starts_with("-  crm-event-processors - at http://x"), "{shown}");
+            assert!(!shown.contains("polled"), "{shown}");
         }
     }
 
@@ -321,6 +367,7 @@ mod tests {
             "/partitions/1/held_by/0",
             "/halted/0/topic",
             "/source/findings/0/what",
+            "/client/last_rebalance",
         ] {
             *told.pointer_mut(at).expect("it is there") = hostile.into();
         }
@@ -328,6 +375,25 @@ mod tests {
         let all = shown.join(" ");
         assert!(!all.chars().any(|c| c.is_control() || c == '\u{202e}'), "{all:?}");
         assert_eq!(shown.len(), lines(&super::tests::told(), "http://x", None).len());
+    }
+
+    #[test]
+    fn what_took_longer_than_anybody_tells_apart_is_said_so() {
+        assert_eq!(ms(3_599_000.0), "59 min");
+        assert_eq!(ms(3_600_000.0), "≥ 1 h");
+    }
+
+    #[test]
+    fn what_went_wrong_stands_above_however_many_partitions_there_are() {
+        let mut told = told();
+        let one = told["partitions"][0].clone();
+        told["partitions"] = vec![one; 100].into();
+        let lines = lines(&told, "http://x", None);
+        let at = |word: &str| lines.iter().position(|line| line.contains(word)).expect("it is there");
+        assert!(
+            at("last errors") < 12 && at("source: ") < 15 && at("slot.inactive") < at("position"),
+            "{lines:?}"
+        );
     }
 
     #[test]

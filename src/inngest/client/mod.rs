@@ -1,7 +1,7 @@
 //! The event API over HTTP.
 //!
-//! Takes events within the limits, writes them into one body, sends one request, gives what the reply means. It waits for
-//! its rate, but never retries, never follows a redirect (the key would travel with it) and never lets the event key
+//! Takes events within the limits, writes them into one body, sends one request, gives what the reply means. It permits as
+//! many requests as its rate allows, never retries, never follows a redirect (the key would travel with it) and never lets the event key
 //! into a message: no error of the HTTP client leaves here with its address.
 
 mod endpoint;
@@ -156,7 +156,6 @@ impl HttpDeliver {
             // Inngest answers an empty list with one empty id; there is nothing to lose in not asking.
             return Answer::Accepted;
         }
-        self.governor.wait().await;
         let request = self.client.post(self.endpoint.url().clone());
         let sent = events.len();
         match request.body(batch.body(events)).send().await {
@@ -201,6 +200,10 @@ impl HttpDeliver {
 }
 
 impl Deliver for HttpDeliver {
+    fn permit(&self) -> BoxFuture<'_, ()> {
+        self.governor.wait().boxed()
+    }
+
     fn send<'a>(&'a self, batch: &'a EventBatch, events: Range<usize>) -> BoxFuture<'a, Answer> {
         self.post(batch, events).boxed()
     }

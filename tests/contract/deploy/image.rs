@@ -39,7 +39,7 @@ fn the_image_starts_the_worker_without_a_shell_and_as_nobody() {
     let copy = &last(stage, "COPY").rest;
     assert_eq!(
         copy,
-        &format!("--from=build /src/target/release/crm-event-processors {BINARY}")
+        &format!("--from=build /src/target/dist/crm-event-processors {BINARY}")
     );
 }
 
@@ -110,11 +110,14 @@ fn the_image_is_built_as_the_tests_are() {
         .filter(|step| step.starts_with("cargo "))
         .collect();
     // Dependencies, then the worker: any other flag would build the dependencies twice.
-    assert_eq!(builds, ["cargo build --release --locked --bin crm-event-processors"; 2]);
+    assert_eq!(
+        builds,
+        ["cargo build --profile dist --locked --bin crm-event-processors"; 2]
+    );
     assert!(
         runs.last()
             .expect("a step")
-            .ends_with("strip target/release/crm-event-processors")
+            .ends_with("strip target/dist/crm-event-processors")
     );
 }
 

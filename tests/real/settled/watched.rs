@@ -1,11 +1,10 @@
 //! A worker looks at its source while it works, and shows what it sees as metrics.
 
 use super::{House, LOOK};
-use crate::real::stack;
 use crate::real::worker::{Inbox, PATIENCE, Worker, receiver};
 
-/// Waits until a scrape has all of these lines, and none that begins with one of the others.
-async fn until_scraped(worker: &Worker, what: &str, lines: &[&str], absent: &[&str]) {
+/// Waits until a scrape has all of these lines, and none that begins with one of the others; gives that scrape.
+async fn until_scraped(worker: &Worker, what: &str, lines: &[&str], absent: &[&str]) -> String {
     let mut last = String::new();
     let asking = async {
         loop {
@@ -13,7 +12,7 @@ async fn until_scraped(worker: &Worker, what: &str, lines: &[&str], absent: &[&s
                 let has = |line: &&str| text.lines().any(|known| known == *line);
                 let lacks = |begin: &&str| !text.lines().any(|known| known.starts_with(*begin));
                 if lines.iter().all(has) && absent.iter().all(lacks) {
-                    return;
+                    return text;
                 }
                 last = text;
             }
@@ -21,7 +20,7 @@ async fn until_scraped(worker: &Worker, what: &str, lines: &[&str], absent: &[&s
         }
     };
     let waited = tokio::time::timeout(PATIENCE, asking).await;
-    assert!(waited.is_ok(), "{what} was never shown: {last}\n{}", worker.log());
+    waited.unwrap_or_else(|_| panic!("{what} was never shown: {last}\n{}", worker.log()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -29,11 +28,7 @@ async fn a_worker_shows_whether_its_connector_runs_and_its_slot_is_read() {
     let house = House::new(1).await;
     let inbox = Inbox::of(&house.merchant);
     let receiver = receiver(&inbox).await;
-    let mut worker = house.worker(&receiver.base_url());
-    worker.set("SOURCE_POLL_SECS", "1");
-    worker.set("CONNECT_URL", &stack("CONNECT_URL"));
-    worker.set("CONNECTOR_NAME", &house.name);
-    worker.set("CONNECTOR_ACCEPT", "slot.name, heartbeat.interval.ms");
+    let mut worker = house.looking_worker(&receiver.base_url());
     worker.start().await;
     // Somebody answers, and says that there is none.
     let missing = ["crm_connector_running 0", "crm_connector_tasks{state=\"running\"} 0"];
@@ -51,8 +46,8 @@ async fn a_worker_shows_whether_its_connector_runs_and_its_slot_is_read() {
         "crm_slot_lost 0",
         "crm_check_findings{severity=\"failed\"} 0",
     ];
-    until_scraped(&worker, "a connector that runs", &runs, &[]).await;
-    let (_, text) = worker.get("metrics").await.expect("a scrape");
+    // Of that very scrape: the next look may take longer than somebody has patience with.
+    let text = until_scraped(&worker, "a connector that runs", &runs, &[]).await;
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let line = line.unwrap_or_else(|| panic!("{name}: {text}"));

@@ -54,7 +54,10 @@ export interface OutgoingEvent {
   data: JsonObject;
 }
 
-export function eventOf(announcement: Announcement): OutgoingEvent {
-  const { id, name, ts_ms, data } = announcement;
+/** `cause`: the data of the event that led to it, whose trace it is then said to be of. */
+export function eventOf(announcement: Announcement, cause: JsonObject = {}): OutgoingEvent {
+  const { id, name, ts_ms } = announcement;
+  const { traceparent } = cause;
+  const data = typeof traceparent === "string" ? { ...announcement.data, traceparent } : announcement.data;
   return { id, name, ts: ts_ms, v: EVENT_VERSION, data };
 }

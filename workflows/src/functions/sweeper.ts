@@ -46,7 +46,7 @@ export function sweeper({ inngest, ledger, log }: Context) {
         failed += outcome.failed;
 
         if (outcome.announcements.length > 0) {
-          await step.sendEvent(names.announce, outcome.announcements.map(eventOf));
+          await step.sendEvent(names.announce, outcome.announcements.map((announcement) => eventOf(announcement)));
           const ids = outcome.announcements.map(({ id }) => id);
           await step.run(names.announced, () => ask(() => ledger.announced(ids)));
         }

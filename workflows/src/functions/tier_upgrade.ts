@@ -40,7 +40,7 @@ export function tierUpgrade({ inngest, ledger, limits, concurrency }: Context) {
           continue;
         }
         if (upgraded.announcements.length === 0) return { outcome: "unchanged" };
-        await step.sendEvent(names.announce, upgraded.announcements.map(eventOf));
+        await step.sendEvent(names.announce, upgraded.announcements.map((announcement) => eventOf(announcement, data)));
         const ids = upgraded.announcements.map(({ id }) => id);
         await step.run(names.announced, () => ask(() => ledger.announced(ids)));
         return { outcome: "announced" };

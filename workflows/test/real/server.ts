@@ -91,10 +91,10 @@ export class RealWorld implements World {
     await this.#offset("0");
   }
 
-  async received(name: string): Promise<{ id: string }[]> {
+  async received(name: string): Promise<Pick<SentEvent, "id" | "data">[]> {
     const response = await fetch(`${this.#url}/v1/events?limit=50&name=${encodeURIComponent(name)}`);
     assert.equal(response.status, 200);
-    return ((await response.json()) as { data: { id: string }[] }).data;
+    return ((await response.json()) as { data: Pick<SentEvent, "id" | "data">[] }).data;
   }
 
   async #offset(interval: string): Promise<void> {
