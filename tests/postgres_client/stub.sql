@@ -9,7 +9,7 @@ begin
     elsif ids[1] = 'sleep' then
         perform pg_sleep(120);
     elsif ids[1] = 'nap' then
-        perform pg_sleep(0.02);
+        perform pg_sleep(0.75);
     elsif ids[1] = 'quote' then
         perform 'sentinel'::bigint;
     end if;
