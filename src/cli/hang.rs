@@ -5,35 +5,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Code;
+use super::{Code, leave};
 use crate::telemetry::Telemetry;
 use crate::telemetry::watchdog::{Hang, Patience, Watchdog};
 
-/// An exit runs the handlers that libraries left, and the log line needs the lock of standard error: either may be what
-/// hangs. Then the process is aborted.
-const EXIT_DEADLINE: Duration = Duration::from_secs(10);
+/// The log line needs the lock of standard error, which may be what hangs. Then the process ends without a word.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Watches the loops of a worker as long as the result lives.
 pub(super) fn watch(telemetry: &Arc<Telemetry>, session_timeout: Duration) -> std::io::Result<Watchdog> {
     let telemetry = Arc::clone(telemetry);
     let patience = Patience::of_session(session_timeout);
-    Watchdog::start(patience, move || telemetry.ages(), |hang| end(hang, EXIT_DEADLINE))
+    Watchdog::start(patience, move || telemetry.ages(), |hang| end(hang, LAST_WORDS))
 }
 
-#[expect(clippy::exit, reason = "a hanging loop cannot be told to return")]
 fn end(hang: Hang, deadline: Duration) {
     // The sender lives as long as the process: only the deadline ends the wait.
-    let (_until_the_end, exited) = std::sync::mpsc::channel::<()>();
+    let (_until_the_end, told) = std::sync::mpsc::channel::<()>();
     let last_resort = std::thread::Builder::new().spawn(move || {
-        let _elapsed = exited.recv_timeout(deadline);
-        std::process::abort();
+        let _elapsed = told.recv_timeout(deadline);
+        leave(Code::Internal)
     });
     let (hanging, age_s) = (hang.hanging.to_string(), hang.age.as_secs());
     if let Err(error) = last_resort {
-        tracing::warn!(%error, "no thread for an abort, should the exit hang as well");
+        tracing::warn!(%error, "no thread that ends the process, should the log hang as well");
     }
     tracing::error!(hanging, age_s, "a loop hangs: exit, so that a new process begins");
-    std::process::exit(Code::Internal as i32);
+    leave(Code::Internal)
 }
 
 #[cfg(test)]
@@ -56,7 +54,7 @@ mod tests {
                 limit: Duration::from_millis(100),
             };
             let never = || (Duration::ZERO, Duration::MAX);
-            let _watchdog = Watchdog::start(patience, never, |hang| end(hang, EXIT_DEADLINE)).expect("started");
+            let _watchdog = Watchdog::start(patience, never, |hang| end(hang, LAST_WORDS)).expect("started");
             loop {
                 std::thread::park();
             }

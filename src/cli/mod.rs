@@ -25,7 +25,7 @@ pub mod run;
 mod shadow;
 mod status;
 
-use std::process::ExitCode;
+use std::io::Write as _;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
@@ -104,31 +104,33 @@ enum Code {
     Configuration = 78,
 }
 
-impl From<Code> for ExitCode {
-    fn from(code: Code) -> Self {
-        Self::from(code as u8)
-    }
-}
-
 /// The arguments of all commands, for tests that no command shall escape.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Parses the arguments, runs the command, prints what went wrong.
-#[must_use]
-pub fn main() -> ExitCode {
+/// Parses the arguments, runs the command, prints what went wrong, and ends the process.
+pub fn main() -> ! {
+    let code = command_line();
+    // Whatever is printed is printed by now, or its reader is gone.
+    let _flushed = std::io::stdout().flush();
+    leave(code)
+}
+
+/// Ends the process at once, without what libraries want done at an exit: OpenSSL takes away what threads of the Kafka client
+/// still use, and a worker that had ended well would be told as crashed.
+fn leave(code: Code) -> ! {
+    signal_hook::low_level::exit(code as i32)
+}
+
+fn command_line() -> Code {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come here too; they are not errors.
             let _shown = error.print();
-            return if error.use_stderr() {
-                Code::Usage.into()
-            } else {
-                Code::Ok.into()
-            };
+            return if error.use_stderr() { Code::Usage } else { Code::Ok };
         }
     };
     crate::tls::install_provider();
@@ -152,10 +154,10 @@ pub fn main() -> ExitCode {
         }
     };
     match ended {
-        Ok(code) => code.into(),
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", clean_lines(&format!("{error:#}")));
-            code_of(&error).into()
+            code_of(&error)
         }
     }
 }
