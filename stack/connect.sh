@@ -66,15 +66,15 @@ apply_connector() {
 }
 
 connect_ready() {
-  wait_until connect 90 connect_answers
+  wait_until connect connect_answers
   local applied=$DATA/connect/$CONNECTOR.json wanted=$DATA/connect/$CONNECTOR.wanted.json
   render_connector >"$wanted"
   if ! cmp -s "$wanted" "$applied"; then
-    wait_until connect 60 apply_connector
+    wait_until connect apply_connector
     mv "$wanted" "$applied"
   elif [[ $(connector_status) == *'"state":"FAILED"'* ]]; then # it outlived its database, say
     curl -sf --max-time 20 -o /dev/null -X POST \
       "$CONNECT_URL/connectors/$CONNECTOR/restart?includeTasks=true&onlyFailed=true"
   fi
-  wait_until connect 60 connector_running
+  wait_until connect connector_running
 }

@@ -73,7 +73,7 @@ kafka_start() {
   start_process kafka "${JAVA[@]}"
 }
 
-kafka_ready() { wait_until kafka 60 kafka_healthy; }
+kafka_ready() { wait_until kafka kafka_healthy; }
 
 create_topics() { # partitions, setting, topics...
   local partitions=$1 setting=$2 topic

@@ -88,12 +88,15 @@ fail_with_log() { # name message
   exit 1
 }
 
-wait_until() { # name seconds check...
-  local name=$1 seconds=$2 deadline=$((SECONDS + $2))
-  shift 2
+# Longer than anything takes on a busy machine. A process that died is told at once.
+PATIENCE=300
+
+wait_until() { # name check...
+  local name=$1 deadline=$((SECONDS + PATIENCE))
+  shift
   until "$@"; do
     is_running "$name" || fail_with_log "$name" "$name stopped while it was starting"
-    ((SECONDS < deadline)) || fail_with_log "$name" "$name is not healthy after ${seconds} s ($*)"
+    ((SECONDS < deadline)) || fail_with_log "$name" "$name is not healthy after $PATIENCE s ($*)"
     sleep 0.1
   done
 }

@@ -37,4 +37,4 @@ INI
   start_process pooler "${setpriv[@]}" "$(pgbouncer_bin)" "$DATA/pooler/pgbouncer.ini"
 }
 
-pooler_ready() { wait_until pooler 10 pooler_healthy; }
+pooler_ready() { wait_until pooler pooler_healthy; }

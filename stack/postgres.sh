@@ -50,7 +50,7 @@ postgres_start() {
 }
 
 postgres_ready() {
-  wait_until postgres 30 postgres_healthy
+  wait_until postgres postgres_healthy
   # Roles and databases of its own, because tests migrate a database each; and it sees the statements of its roles.
   [[ $(psql_admin -c "select 1 from pg_database where datname = 'crm'") == 1 ]] ||
     psql_admin -c "create role crm login replication createrole createdb password 'crm' in role pg_read_all_stats" -c "create database crm owner crm"

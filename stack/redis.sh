@@ -11,4 +11,4 @@ redis_start() {
     --save '' --appendonly no --maxmemory 512mb --maxmemory-policy noeviction
 }
 
-redis_ready() { wait_until redis 10 redis_healthy; }
+redis_ready() { wait_until redis redis_healthy; }
