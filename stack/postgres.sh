@@ -41,12 +41,14 @@ postgres_start() {
   fi
   local setpriv=()
   ((EUID != 0)) || setpriv=(setpriv --reuid=postgres --regid=postgres --init-groups --)
-  # Tests of snapshots have a slot each; and they count statements. A slot that a failed test leaves may not fill the disk,
+  # Six tests at once, and a worker of each may open sixteen sessions. Tests of snapshots have a slot each; and they count
+  # statements, none of which may be forgotten for those of the others. A slot that a failed test leaves may not fill the disk,
   # and with a limit the server says how much is safe.
   start_process postgres "${setpriv[@]}" "$(postgres_bin)/postgres" -D "$DATA/postgres/data" \
     -c port="$POSTGRES_PORT" -c listen_addresses=127.0.0.1 -c unix_socket_directories="$DATA/postgres" \
     -c ssl=on -c wal_level=logical -c max_replication_slots=10 -c max_wal_senders=10 -c fsync=off -c timezone=UTC \
-    -c max_slot_wal_keep_size=8GB -c shared_preload_libraries=pg_stat_statements
+    -c max_slot_wal_keep_size=8GB -c shared_preload_libraries=pg_stat_statements \
+    -c max_connections=300 -c pg_stat_statements.max=50000
 }
 
 postgres_ready() {
