@@ -46,7 +46,8 @@ async fn tiers_and_missions_cost_one_statement_a_batch() {
                  and query not like '%pg_stat_statements%' and query not ilike '%create%function%'"
             ))
             .await;
-        let calls = counted(&worker, "crm_database_calls", &[consumer, call]).await;
+        // The server counts only what it carried out.
+        let calls = counted(&worker, "crm_database_calls", &[consumer, call, "\"done\""]).await;
         let batches = counted(&worker, "crm_lane_batches", &[consumer]).await;
         println!("{call}: {statements} statements for {PURCHASES} records, {batches} batches");
         assert_eq!(u64::try_from(statements).ok(), Some(calls), "{call}");
