@@ -35,6 +35,7 @@ fn process(cluster: &Cluster, inngest: &str) -> Worker {
     let mut worker = Worker::new(&cluster.group(), DEMO_PROGRAM, inngest);
     worker.set("KAFKA_BOOTSTRAP_SERVERS", &cluster.connection().bootstrap_servers);
     worker.set("TOPIC_PREFIX", cluster.prefix());
+    worker.is_missed_soon();
     worker
 }
 

@@ -99,6 +99,7 @@ async fn sql_becomes_awards_exactly_as_promised_through_every_fault_and_kill_9()
     let inbox = Inbox::of(&run.merchant);
     let receiver = receiver(&inbox).await;
     let mut worker = Worker::new(&run.group, &program(&run.merchant), &receiver.base_url());
+    worker.is_missed_soon();
     worker.start().await;
 
     plain_changes(&run, &inbox).await;

@@ -87,6 +87,7 @@ async fn a_shadow_beside_a_worker_decides_the_same_sends_nothing_and_leaves_its_
     let mut shadow = Worker::new(&format!("{group}-its-files"), PROGRAM, "http://127.0.0.1:9");
     shadow.set("TOPIC_PREFIX", &prefix);
     shadow.set("CONSUMER_GROUP_ID", &group);
+    shadow.is_missed_soon();
     shadow.unset("REDIS_URL");
     shadow.unset("INNGEST_DEV");
     shadow.arguments = vec!["--shadow", "--shadow-out", out];

@@ -112,8 +112,6 @@ impl Worker {
             .port();
         let variables = vec![
             ("KAFKA_BOOTSTRAP_SERVERS", stack("KAFKA_BOOTSTRAP_SERVERS")),
-            // The least the broker allows: a killed member's partitions come back soon.
-            ("KAFKA_SESSION_TIMEOUT_MS", "6000".to_owned()),
             ("CONSUMER_GROUP_ID", group.to_owned()),
             ("LEDGER_EFFECTIVE_FROM", "2020-01-01T00:00:00Z".to_owned()),
             ("REDIS_URL", stack("REDIS_URL")),
@@ -143,6 +141,12 @@ impl Worker {
 
     pub(super) fn unset(&mut self, name: &str) {
         self.variables.retain(|(known, _)| *known != name);
+    }
+
+    /// The least the broker allows: the partitions of a member that was killed come back soon. A machine that stalls for as
+    /// long takes those of a living one away.
+    pub(super) fn is_missed_soon(&mut self) {
+        self.set("KAFKA_SESSION_TIMEOUT_MS", "6000");
     }
 
     /// Starts it and waits until it owns partitions.

@@ -127,6 +127,7 @@ async fn a_worker_killed_between_the_database_and_the_announcement_announces_it_
     let inbox = Inbox::of(&house.merchant);
     let receiver = receiver(&inbox).await;
     let mut worker = house.worker(&receiver.base_url());
+    worker.is_missed_soon();
     worker.start().await;
 
     let held = Gate::default();
