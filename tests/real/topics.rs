@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
@@ -60,6 +61,27 @@ fn partitions(client: &BaseConsumer, topic: &str) -> Vec<(i32, i64)> {
 /// How many records a topic was ever given.
 pub(super) fn len(topic: &str) -> i64 {
     partitions(&client("witness"), topic).iter().map(|(_, end)| end).sum()
+}
+
+/// Asks until every topic has its leaders: brokers learn of new ones a moment after they are created.
+pub(super) async fn wait_led(topics: &[String]) {
+    let started = Instant::now();
+    loop {
+        let wanted = topics.to_vec();
+        let all_led = tokio::task::spawn_blocking(move || {
+            let metadata = client("witness").fetch_metadata(None, ANSWER).expect("metadata");
+            let led = metadata.topics().iter().filter(|topic| {
+                let partitions = topic.partitions();
+                !partitions.is_empty() && partitions.iter().all(|partition| partition.leader() >= 0)
+            });
+            let led: Vec<&str> = led.map(MetadataTopic::name).collect();
+            wanted.iter().all(|topic| led.contains(&topic.as_str()))
+        });
+        if all_led.await.expect("asked") {
+            return;
+        }
+        assert!(started.elapsed() < super::worker::PATIENCE, "not all led: {topics:?}");
+    }
 }
 
 /// The changes of one merchant's rows, in log order per row.

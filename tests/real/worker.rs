@@ -158,6 +158,10 @@ impl Worker {
                 .await
                 .is_none_or(|status| status["partitions"][0].is_null())
             {
+                let child = self.child.as_mut().expect("running");
+                if let Some(ended) = child.try_wait().expect("asked") {
+                    panic!("the worker ended with {ended}; its log:\n{}", self.log());
+                }
                 // Another process: there is no event to wait for, only its endpoint to ask.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

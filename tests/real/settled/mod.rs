@@ -81,10 +81,10 @@ impl House {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", stack("KAFKA_BOOTSTRAP_SERVERS"));
         let admin: AdminClient<DefaultClientContext> = config.create().expect("an admin client");
-        let topics = house.topics();
+        let sources = house.topics();
         let queues = QUEUES.map(|queue| format!("{}.dlq.{queue}", house.name));
         let new = |(name, partitions)| NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-        let wanted = topics.iter().map(|name| (name.as_str(), partitions));
+        let wanted = sources.iter().map(|name| (name.as_str(), partitions));
         let wanted: Vec<_> = wanted
             .chain(queues.iter().map(|name| (name.as_str(), 1)))
             .map(new)
@@ -93,6 +93,7 @@ impl House {
         for topic in created.expect("an answer") {
             topic.expect("created");
         }
+        topics::wait_led(&[&sources[..], &queues].concat()).await;
         house
     }
 
