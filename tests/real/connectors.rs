@@ -116,19 +116,24 @@ impl House {
         assert!(waited.is_ok(), "never {connector} with {tasks:?}: {last}");
     }
 
+    /// Asks the database until somebody reads from the slot (`1`), or nobody does.
+    async fn readers(&self, wanted: &str) {
+        let name = &self.name;
+        let active = format!("select count(*)::text from pg_replication_slots where slot_name = '{name}' and active");
+        let asking = async {
+            while self.database.own.text(&active).await != wanted {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, asking).await;
+        assert!(waited.is_ok(), "never {wanted} who read from {name}");
+    }
+
     /// A test that fails leaves everything to be looked at, until the stack goes.
     async fn done(self) {
         self.ask(Method::DELETE, "", None).await;
         let name = &self.name;
-        let released = async {
-            let active =
-                format!("select count(*)::text from pg_replication_slots where slot_name = '{name}' and active");
-            while self.database.own.text(&active).await != "0" {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let released = tokio::time::timeout(PATIENCE, released).await;
-        released.expect("the connector lets go");
+        self.readers("0").await;
         self.database
             .own
             .run(&format!("select pg_drop_replication_slot('{name}')"))
@@ -164,11 +169,7 @@ async fn on_real_debezium_a_connector_is_made_compared_and_mended() {
     let made = house.apply().await;
     assert!(made.out.contains(&format!("{}: created", house.name)), "{}", made.out);
     house.ends(&["status"], 0).await;
-    let active = format!(
-        "select active::text from pg_replication_slots where slot_name = '{}'",
-        house.name
-    );
-    assert_eq!(house.database.own.text(&active).await, "true");
+    house.readers("1").await;
     let again = house.apply().await;
     assert!(again.out.contains("nothing to change"), "{}", again.out);
     house.ends(&["diff"], 0).await;
