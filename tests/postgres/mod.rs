@@ -28,8 +28,12 @@ use std::collections::BTreeMap;
 use crm_event_processors::postgres::migrations;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config, NoTls};
+
+use crate::PATIENCE;
 
 /// Whether the ids of a database's ledgers are texts, or as some applications have them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,7 +139,14 @@ async fn drop_database(name: &str) {
     let ours =
         "select pg_terminate_backend(pid) from pg_stat_activity where pg_has_role(usesysid, 'member') and datname =";
     session.run(&format!("{ours} '{name}'")).await;
-    session.run(&format!("drop database {name}")).await;
+    let drop = format!("drop database {name}");
+    // A connector's sessions go by themselves: five seconds of each attempt are waited for them.
+    let dropped = timeout(PATIENCE, async {
+        while let Err(error) = session.0.batch_execute(&drop).await {
+            assert_eq!(error.code(), Some(&SqlState::OBJECT_IN_USE), "{drop}: {error:?}");
+        }
+    });
+    assert!(dropped.await.is_ok(), "{name} stays in use");
 }
 
 /// Logins that a test made for its database, once that is gone.

@@ -1,8 +1,10 @@
 //! Who waits for whom: a call in a transaction that is still open, and another one that must wait for its end.
 
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{Database, Purchase, Session, TS_MS};
+use crate::PATIENCE;
 
 const DUE: &str = "2026-01-20T00:00:00Z";
 
@@ -24,12 +26,8 @@ async fn waits(db: &Database, first: &str, second: &str) -> Value {
 
 async fn until_blocked(session: &Session, pid: &str) {
     let blocked = format!("select (cardinality(pg_blocking_pids({pid})) > 0)::text");
-    for _ in 0..2_000 {
-        if session.text(&blocked).await == "true" {
-            return;
-        }
-    }
-    panic!("it does not wait for anybody");
+    let seen = timeout(PATIENCE, async { while session.text(&blocked).await != "true" {} });
+    assert!(seen.await.is_ok(), "it does not wait for anybody");
 }
 
 /// Two statements do not wait for each other.
