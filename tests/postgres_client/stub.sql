@@ -1,15 +1,15 @@
 -- Functions that behave as a test asks: the client is tested here, not the functions of schemas/postgres.
 create schema crm_events;
 
--- `state:XXXXX` raises that SQLSTATE, `sleep` sleeps, `nap` for a moment, `quote` raises with a value in its words.
+-- `state:XXXXX` raises that SQLSTATE, `sleep` sleeps, `timeout:X` wants that one, `quote` raises with a value in its words.
 create function crm_events.announced(ids text[]) returns void language plpgsql as $$
 begin
     if ids[1] like 'state:%' then
         raise exception 'as asked' using errcode = substr(ids[1], 7), detail = 'sentinel', hint = 'sentinel';
     elsif ids[1] = 'sleep' then
         perform pg_sleep(120);
-    elsif ids[1] = 'nap' then
-        perform pg_sleep(0.75);
+    elsif ids[1] like 'timeout:%' and current_setting('statement_timeout') <> substr(ids[1], 9) then
+        raise exception '%', current_setting('statement_timeout');
     elsif ids[1] = 'quote' then
         perform 'sentinel'::bigint;
     end if;
