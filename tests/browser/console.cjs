@@ -120,26 +120,44 @@ async function theWorkersPage() {
 
 /** While all flows a screen reader is left alone, and rows stay the same for whoever reads in them. */
 async function onlyTheStateAnnouncesItself(page) {
-  const seen = await page.evaluate(async () => {
+  const deadline = Date.now() + PATIENCE;
+  let seen;
+  do {
+    await until(page, () => document.getElementById("state").textContent === "Flowing");
+    seen = await whatIsAnnounced(page);
+    // On a busy machine an answer may come too late for the page, which then says so.
+  } while (!seen.flowed && Date.now() < deadline);
+  assert.ok(seen.flowed, "never flowed for long enough");
+  assert.ok(seen.has, "nothing changed: this shows nothing");
+  assert.ok(seen.live.includes("state"), `live: ${seen.live}`);
+  assert.deepEqual(seen.announced, []);
+  assert.ok(seen.kept, "the rows of consumers are others");
+}
+
+function whatIsAnnounced(page) {
+  return page.evaluate(async (patience) => {
     const announced = [];
-    const note = (changes) => announced.push(...changes.map((change) => change.target.id || change.target.parentElement?.id || "?"));
+    const flows = () => document.getElementById("state").textContent === "Flowing";
+    let flowed = flows();
+    const note = (changes) => {
+      flowed &&= flows();
+      announced.push(...changes.map((change) => change.target.id || change.target.parentElement?.id || "?"));
+    };
     const observer = new MutationObserver(note);
     const live = document.querySelectorAll("[role=status], [role=alert], [role=log], [aria-live], output");
     for (const region of live) observer.observe(region, { subtree: true, childList: true, characterData: true });
     const first = document.querySelector("#consumer-rows tr");
     const before = document.getElementById("totals").innerText;
-    for (let second = 0; second < 20 && document.getElementById("totals").innerText === before; second += 1) {
+    const deadline = Date.now() + patience;
+    while (flowed && document.getElementById("totals").innerText === before && Date.now() < deadline) {
       await new Promise((done) => { setTimeout(done, 500); });
     }
     await new Promise((done) => { setTimeout(done, 2500); });
     observer.disconnect();
     const has = document.getElementById("totals").innerText !== before;
-    return { announced, live: Array.from(live, (region) => region.id), has, kept: document.querySelector("#consumer-rows tr") === first };
-  });
-  assert.ok(seen.has, "nothing changed: this shows nothing");
-  assert.ok(seen.live.includes("state"), `live: ${seen.live}`);
-  assert.deepEqual(seen.announced, []);
-  assert.ok(seen.kept, "the rows of consumers are others");
+    const kept = document.querySelector("#consumer-rows tr") === first;
+    return { announced, live: Array.from(live, (region) => region.id), flowed, has, kept };
+  }, PATIENCE);
 }
 
 /** What no worker of today says, or none says here: it is shown as far as it can be. */
@@ -189,7 +207,9 @@ async function aFrozenWorker(page) {
   await until(page, () => document.getElementById("state").textContent === "Flowing");
   await page.route("**/console/data.json", () => { /* Never answered. */ });
   await until(page, () => document.getElementById("state").textContent === "No answer");
-  assert.match(await text(page, "freshness"), /^as of ([5-9]|1\d) s ago$/);
+  const freshness = await text(page, "freshness");
+  const [, seconds] = /^as of (\d+) s ago$/.exec(freshness) ?? [];
+  assert.ok(Number(seconds) >= 5, freshness);
   assert.ok(await rows(page, "consumer-rows") === 5, "what was said last stays");
   await page.unroute("**/console/data.json");
   await until(page, () => document.getElementById("state").textContent === "Flowing");
