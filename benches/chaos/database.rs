@@ -81,11 +81,12 @@ pub(crate) async fn query(client: &Client, statement: &str, texts: &[&str]) -> R
     client.query_typed(statement, &parameters).await
 }
 
-/// Whether it says nothing about the call: the server is away, is going, or chose this one of two that waited for each other.
+/// Whether it says nothing about the call: the server is away, is going, chose this one of two that waited for each other, or
+/// let it wait for a lock no longer.
 pub(crate) fn passes(error: &Error) -> bool {
     match error.code() {
         None => true,
-        Some(code) => ["08", "40", "53", "57"]
+        Some(code) => ["08", "40", "53", "55P03", "57"]
             .iter()
             .any(|class| code.code().starts_with(class)),
     }

@@ -17,6 +17,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, error::KafkaResult};
@@ -130,6 +131,26 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether the broker tells of all topics: it learns of them a moment after they were made. Blocks.
+    pub(crate) fn has_topics(&self) -> bool {
+        let known = self.group.fetch_metadata(None, LOOK);
+        known.is_ok_and(|known| {
+            let is_led = |topic: &MetadataTopic| {
+                let partitions = topic.partitions();
+                topic.error().is_none()
+                    && !partitions.is_empty()
+                    && partitions.iter().all(|partition| partition.leader() >= 0)
+            };
+            let known: Vec<&str> = known
+                .topics()
+                .iter()
+                .filter(|topic| is_led(topic))
+                .map(MetadataTopic::name)
+                .collect();
+            tables().chain(letters()).all(|name| known.contains(&name.as_str()))
+        })
+    }
+
     /// Whether the group is steady with so many members. Blocks.
     pub(crate) fn is_joined(&self, members: usize) -> bool {
         let groups = self.group.fetch_group_list(Some(GROUP), LOOK);
@@ -196,7 +217,7 @@ impl Journal {
     }
 
     fn end(&self, name: &str, partition: i32) -> anyhow::Result<u64> {
-        let ends = self.group.fetch_watermarks(name, partition, LOOK);
+        let ends = self.group.fetch_watermarks(name, partition, PATIENCE);
         let (_, end) = ends.with_context(|| format!("the end of {name}/{partition}"))?;
         Ok(end.unsigned_abs())
     }

@@ -136,6 +136,7 @@ async fn chaos(seed: u64, length: Length, plan: Vec<plan::Fault>) -> anyhow::Res
         broken: Mutex::default(),
         notes: Mutex::default(),
     });
+    has_topics(&world).await?;
     let mut tasks = JoinSet::new();
     let starter = executor::start(&world, &mut tasks);
     let settings = ReceiverSettings::default();
@@ -208,6 +209,19 @@ fn programs() -> String {
         );
     }
     statements
+}
+
+/// Waits until the broker tells of all topics: a worker that starts does not look for them for long.
+async fn has_topics(world: &Arc<World>) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let world = Arc::clone(world);
+        if tokio::task::spawn_blocking(move || world.journal.has_topics()).await? {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < PATIENCE, "the broker does not tell of its topics");
+        sleep(LOOK).await;
+    }
 }
 
 /// Waits until both workers have joined: until then nothing is measured and nothing breaks.

@@ -54,7 +54,8 @@ mod tests {
                 limit: Duration::from_millis(100),
             };
             let never = || (Duration::ZERO, Duration::MAX);
-            let _watchdog = Watchdog::start(patience, never, |hang| end(hang, LAST_WORDS)).expect("started");
+            let _watchdog =
+                Watchdog::start(patience, never, |hang| end(hang, Duration::from_secs(240))).expect("started");
             loop {
                 std::thread::park();
             }

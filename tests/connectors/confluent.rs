@@ -188,7 +188,7 @@ async fn a_failure_from_before_the_change_is_not_taken_for_its_result() {
 #[tokio::test]
 async fn a_task_that_runs_for_a_moment_and_then_fails_is_not_taken_for_well() {
     let running = told("RUNNING", &["RUNNING"]);
-    let cloud = Cloud::start(&[running.clone(), running, told("RUNNING", &["USER_ACTIONABLE_ERROR"])]).await;
+    let cloud = Cloud::start(&[running, told("RUNNING", &["USER_ACTIONABLE_ERROR"])]).await;
     let ran = at(&cloud, &["apply"]).await;
     assert_eq!(ran.code, 1, "{}", ran.all());
     assert!(ran.out.contains("crm-cdc-source is failed"), "{}", ran.out);

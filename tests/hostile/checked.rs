@@ -148,28 +148,21 @@ impl Stranger {
         let authority = crate::postgres::stack("POSTGRES_CA_FILE");
         let folder = Path::new(&authority).parent().expect("a folder");
         let file = |name: &str| folder.join(name).to_str().expect("UTF-8").to_owned();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
         let (certificate, key) = (file("server.crt"), file("server.key"));
-        let tls = [
-            "--tls-port",
-            &port.to_string(),
-            "--tls-cert-file",
-            &certificate,
-            "--tls-key-file",
-            &key,
-        ]
-        .map(str::to_owned);
-        let arguments: Vec<&str> = tls
-            .iter()
-            .map(String::as_str)
-            .chain(["--tls-auth-clients", "no"])
-            .collect();
-        Self {
-            _server: Server::start(&arguments),
-            port,
-        }
+        let (server, port) = Server::start_with(|port| {
+            let tls = [
+                "--tls-port",
+                &port.to_string(),
+                "--tls-cert-file",
+                &certificate,
+                "--tls-key-file",
+                &key,
+                "--tls-auth-clients",
+                "no",
+            ];
+            tls.map(str::to_owned).into()
+        });
+        Self { _server: server, port }
     }
 }
 

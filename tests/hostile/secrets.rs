@@ -1,7 +1,7 @@
 //! No command prints a secret, whatever is wrong. The commands, and the variables that hold secrets, are taken from the
 //! command line's own description: a new one cannot be forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -137,7 +137,12 @@ fn a_variable_that_sounds_like_a_secret_is_hidden_in_every_command() {
 
 /// Everything a command needs, each secret where it belongs, towards servers that repeat it.
 fn sound(echo: &Echo) -> BTreeMap<String, String> {
-    let program = format!("{}/secrets-program.json", env!("CARGO_TARGET_TMPDIR"));
+    // Of this test alone: others write theirs meanwhile.
+    let program = format!(
+        "{}/secrets-{}.program.json",
+        env!("CARGO_TARGET_TMPDIR"),
+        echo.http.port()
+    );
     std::fs::write(&program, crm_event_processors::loyalty::DEMO_PROGRAM).expect("written");
     let value = |name: &str| match name {
         "KAFKA_API_KEY" => format!("{SENTINEL}-key"),
@@ -172,6 +177,7 @@ fn sound(echo: &Echo) -> BTreeMap<String, String> {
 }
 
 /// One call of a command.
+#[derive(Clone)]
 struct Call {
     path: String,
     more: Vec<String>,
@@ -231,16 +237,24 @@ async fn no_command_prints_a_secret_however_it_fails() {
             calls.push(call);
         }
     }
-    let mut refused = 0;
-    for (call, ended) in made(calls).await {
-        let (path, said) = (&call.path, ended.said());
-        let is_help = call.more == ["--help"];
-        assert!(!is_help || ended.code == Some(0), "{path} --help: {said}");
-        let misused = ended.code == Some(64) && call.environment.contains_key("DATABASE_URL");
-        assert!(!misused, "{path} was not called as it is meant: {said}");
-        refused += usize::from(ended.stderr.contains("28P01"));
+    let mut refused = BTreeSet::new();
+    // On a busy machine a command may give up before the database has answered.
+    for _ in 0..3 {
+        for (call, ended) in made(calls.clone()).await {
+            let (path, said) = (call.path, ended.said());
+            let is_help = call.more == ["--help"];
+            assert!(!is_help || ended.code == Some(0), "{path} --help: {said}");
+            let misused = ended.code == Some(64) && call.environment.contains_key("DATABASE_URL");
+            assert!(!misused, "{path} was not called as it is meant: {said}");
+            if ended.stderr.contains("28P01") {
+                refused.insert(path);
+            }
+        }
+        if refused.len() >= 3 {
+            return;
+        }
     }
-    assert!(refused >= 3, "the database was asked by {refused} commands alone");
+    panic!("the database was asked by {refused:?} alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,14 @@
 //! A worker that lies in wait: what it says of itself reaches a terminal through `status`, and nothing of it steers.
 
+use std::time::Instant;
+
 use axum::Router;
 use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::text::{HOSTILE, assert_inert};
 use super::{Ended, command};
+use crate::PATIENCE;
 
 /// A status in which every text is hostile.
 fn told() -> Value {
@@ -33,7 +36,14 @@ async fn status_of(body: String, more: &[&str]) -> Ended {
     let worker = format!("http://{address}");
     let mut arguments = vec!["status".to_owned(), "--worker".to_owned(), worker];
     arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
-    let ended = command(&arguments, &[]).await;
+    let begun = Instant::now();
+    let ended = loop {
+        let ended = command(&arguments, &[]).await;
+        // It waits for 5 s; a busy machine may need longer to serve it.
+        if !ended.stderr.contains("no worker answers") || begun.elapsed() > PATIENCE {
+            break ended;
+        }
+    };
     serving.abort();
     ended
 }

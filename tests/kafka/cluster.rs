@@ -1,6 +1,6 @@
 //! A mock cluster with our topics, a producer, and a witness who reads commits and dead letters past the code under test.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crm_event_processors::config::topic;
 use crm_event_processors::dead_letters::Queue;
@@ -83,7 +83,26 @@ impl Cluster {
         for topic in created {
             topic.expect("created");
         }
-        Self::with(None, servers.to_owned(), prefix)
+        let cluster = Self::with(None, servers.to_owned(), prefix);
+        // A broker learns of a new topic a moment after it was made.
+        let begun = Instant::now();
+        for (topic, _) in &topics {
+            while !cluster.is_led(topic) {
+                assert!(begun.elapsed() < PATIENCE, "nobody leads {topic}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        cluster
+    }
+
+    fn is_led(&self, topic: &str) -> bool {
+        let metadata = self.witness.fetch_metadata(Some(topic), ANSWER).expect("an answer");
+        metadata.topics().iter().any(|topic| {
+            let partitions = topic.partitions();
+            topic.error().is_none()
+                && !partitions.is_empty()
+                && partitions.iter().all(|partition| partition.leader() >= 0)
+        })
     }
 
     fn with(mock: Option<MockCluster<'static, DefaultProducerContext>>, servers: String, prefix: &str) -> Self {
@@ -250,7 +269,14 @@ fn client(servers: &str, settings: &[(&str, &str)]) -> ClientConfig {
 fn committed(witness: &BaseConsumer, topic: &str, partition: i32) -> Option<(i64, String)> {
     let mut wanted = TopicPartitionList::new();
     wanted.add_partition(topic, partition);
-    let offsets = witness.committed_offsets(wanted, ANSWER).expect("an answer");
+    let begun = Instant::now();
+    let offsets = loop {
+        match witness.committed_offsets(wanted.clone(), ANSWER) {
+            Ok(offsets) => break offsets,
+            // A trouble of the mock that was meant for the worker may meet the witness.
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+    };
     let element = offsets.find_partition(topic, partition).expect("asked for");
     match element.offset() {
         Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),

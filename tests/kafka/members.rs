@@ -107,7 +107,7 @@ async fn work_that_ends_after_its_partition_was_taken_away_is_not_committed() {
     second
         .wait_until("a partition moved", |status| !status.partitions.is_empty())
         .await;
-    // The first has given up on its delivery, and the second stands before the same gate.
+    // The first has given up on its delivery, and the second waits for its lease, or stands before the same gate.
     assert_eq!(
         [0, 1].map(|partition| world.committed(purchases(partition))),
         [Some(0); 2]

@@ -38,10 +38,10 @@ async fn a_topic_that_may_not_be_read_is_named_with_the_grant() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_does_not_answer_is_named() {
-    // Bound and closed again: nobody listens there.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let servers = free.local_addr().expect("an address").to_string();
-    drop(free);
+    // Bound and kept, so that nobody else listens there.
+    let silent = tokio::net::TcpSocket::new_v4().expect("a socket");
+    silent.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let servers = silent.local_addr().expect("an address").to_string();
     let nobody: Membership = membership(connection_to(&servers));
     let error = join(nobody, telemetry()).await.expect_err("nobody is there");
     assert!(matches!(error, StartError::Unreachable { .. }), "{error}");

@@ -25,6 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Cluster, GROUP, NOW_MS, PATIENCE, TOPICS};
 
+/// Longer than a busy machine takes over what is in hand.
+const REVOKE_DEADLINE: Duration = Duration::from_secs(60);
+/// Of a worker that is gone it is waited for; it should not end under one that is only slow.
+const LEASE: Duration = Duration::from_secs(10);
+
 /// Everything that outlives a worker.
 pub(crate) struct World {
     cluster: Cluster,
@@ -66,7 +71,7 @@ impl Default for Start {
             start_at: None,
             max_records: 1000,
             commit_interval: Duration::from_millis(100),
-            revoke_deadline: Duration::from_secs(5),
+            revoke_deadline: REVOKE_DEADLINE,
             drain_deadline: PATIENCE,
         }
     }
@@ -108,8 +113,7 @@ impl World {
         let clock = clock();
         let telemetry = Arc::new(Telemetry::new().expect("instruments"));
         let owner = format!("worker-{}", self.started.get());
-        // A short lease: the one of a worker that is gone is waited for.
-        let dedupe = MemoryDedupe::shared(self.store.clone(), &owner).with_lease(Duration::from_millis(500));
+        let dedupe = MemoryDedupe::shared(self.store.clone(), &owner).with_lease(LEASE);
         let dead_letters = KafkaDeadLetters::new(&self.connection(), self.prefix(), clock.clone()).expect("a producer");
         let ports = Ports {
             dedupe: Arc::new(dedupe),
@@ -258,8 +262,9 @@ pub(super) fn membership(connection: Connection) -> Membership {
         group: group(GROUP, &Consumer::ALL, false),
         topics: TOPICS.map(Box::from).into(),
         needed: Queue::ALL.map(|queue| queue.topic("crm")).to_vec(),
+        // The mock waits a session for whoever has left, at every start after another's end.
         session_timeout_ms: 10_000,
-        revoke_deadline: Duration::from_secs(5),
+        revoke_deadline: REVOKE_DEADLINE,
         orders: Orders::default(),
         start_at: None,
         budget: Budget::new(1000, 1_000_000),

@@ -5,12 +5,13 @@
 pub(crate) mod server;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crm_event_processors::dedupe::{Claim, ClaimKey, Dedupe as _, DedupeError, RedisDedupe, RedisSettings, RedisUrl};
 use crm_event_processors::rows::{ChangeVersion, RowId, Table};
 
 use self::server::Server;
+use crate::PATIENCE;
 
 /// `REDIS_URL` of the running stack.
 fn stack_url() -> String {
@@ -22,8 +23,13 @@ fn stack_url() -> String {
         .to_owned()
 }
 
+/// No lease ends and no answer is late on a busy machine.
 fn settings(url: &str, owner: &str) -> RedisSettings {
-    RedisSettings::new(RedisUrl::parse(url).expect("an address"), owner.to_owned())
+    RedisSettings {
+        lease: Duration::from_secs(300),
+        response_timeout: PATIENCE,
+        ..RedisSettings::new(RedisUrl::parse(url).expect("an address"), owner.to_owned())
+    }
 }
 
 fn dedupe(url: &str, owner: &str) -> RedisDedupe {
@@ -41,8 +47,20 @@ fn key(row: &str) -> ClaimKey {
 }
 
 async fn claim(dedupe: &RedisDedupe, key: &ClaimKey) -> Result<Claim, DedupeError> {
-    let claims = dedupe.claim(std::slice::from_ref(key)).await?;
+    let claims = patiently(async || dedupe.claim(std::slice::from_ref(key)).await).await?;
     Ok(claims[0])
+}
+
+/// Asks again while there is no answer in time: a busy machine may take longer to connect than the three seconds it is given.
+async fn patiently<T>(ask: impl AsyncFn() -> Result<T, DedupeError>) -> Result<T, DedupeError> {
+    let begun = Instant::now();
+    loop {
+        match ask().await {
+            Err(DedupeError::Unavailable(text)) if text.contains("no answer in time") && begun.elapsed() < PATIENCE => {
+            }
+            answer => return answer,
+        }
+    }
 }
 
 fn assert_unavailable<T: std::fmt::Debug>(result: &Result<T, DedupeError>, says: &str) {
@@ -91,7 +109,7 @@ async fn a_batch_beyond_one_pipeline_keeps_its_order() {
     let dedupe = dedupe(&stack_url(), "us");
     let keys: Vec<ClaimKey> = (0..1_203).map(|_| fresh_key()).collect();
     let odd: Vec<ClaimKey> = keys.iter().skip(1).step_by(2).cloned().collect();
-    dedupe.confirm(&odd).await.expect("confirms");
+    patiently(async || dedupe.confirm(&odd).await).await.expect("confirms");
     let expected = (0..keys.len()).map(|index| if index % 2 == 1 { Claim::Done } else { Claim::Granted });
     assert_eq!(dedupe.claim(&keys).await, Ok(expected.collect()));
     assert_eq!(dedupe.claim(&[]).await, Ok(vec![]));
@@ -105,10 +123,16 @@ async fn leases_and_windows_carry_their_time() {
     let first = RedisDedupe::new(&brief).expect("settings");
     let (leased, done) = (fresh_key(), fresh_key());
     claim(&first, &leased).await.expect("claims");
+    let begun = Instant::now();
     first.confirm(std::slice::from_ref(&done)).await.expect("confirms");
     let window = server.ask(&["PTTL", done.as_str()]).await;
-    let window: u64 = window.parse().expect("milliseconds");
-    assert!((290_000..=300_000).contains(&window), "{window}");
+    let window: u128 = window.parse().expect("milliseconds");
+    // The server's clock is its own.
+    let passed = begun.elapsed().as_millis() + 1_000;
+    assert!(
+        window <= 300_000 && window + passed >= 300_000,
+        "{window} after {passed}"
+    );
     // Asked again and again until the server says so: no guess at its clock.
     let second = dedupe(&server.url(), "second");
     while claim(&second, &leased).await.expect("claims") == Claim::Foreign {}
@@ -120,7 +144,9 @@ async fn lost_keys_cost_a_repeat() {
     let server = Server::start(&[]);
     let dedupe = dedupe(&server.url(), "us");
     let key = fresh_key();
-    dedupe.confirm(std::slice::from_ref(&key)).await.expect("confirms");
+    patiently(async || dedupe.confirm(std::slice::from_ref(&key)).await)
+        .await
+        .expect("confirms");
     server.ask(&["FLUSHALL"]).await;
     assert_eq!(claim(&dedupe, &key).await, Ok(Claim::Granted));
 }
@@ -129,7 +155,7 @@ async fn lost_keys_cost_a_repeat() {
 async fn a_full_server_is_unavailable_and_recovers_on_the_same_connection() {
     let server = Server::start(&[]);
     let dedupe = dedupe(&server.url(), "us");
-    dedupe.connect().await.expect("connects");
+    patiently(async || dedupe.connect().await).await.expect("connects");
     server.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
     assert_unavailable(&claim(&dedupe, &fresh_key()).await, "OOM");
     assert_unavailable(&dedupe.confirm(&[fresh_key()]).await, "OOM");
@@ -149,7 +175,7 @@ async fn a_missing_or_wrong_password_is_configuration_and_is_not_named() {
     let server = Server::start(&["--requirepass", "right"]);
     assert_configuration(&claim(&dedupe(&server.url(), "us"), &fresh_key()).await, "NOAUTH");
     let wrong = dedupe(&server.url_with("default:sentinel-password"), "us");
-    let refused = wrong.connect().await;
+    let refused = patiently(async || wrong.connect().await).await;
     assert_configuration(&refused, "WRONGPASS");
     assert!(!format!("{refused:?} {wrong:?}").contains("sentinel"));
     let right = dedupe(&server.url_with("default:right"), "us");
@@ -166,7 +192,7 @@ async fn an_account_without_the_right_to_write_is_configuration() {
     assert_configuration(&claim(&dedupe, &fresh_key()).await, "NOPERM");
     server.ask(&["ACL", "SETUSER", "reader", "+set"]).await;
     assert_eq!(claim(&dedupe, &fresh_key()).await, Ok(Claim::Granted));
-    let warning = dedupe.policy_warning().await.expect("asked");
+    let warning = patiently(async || dedupe.policy_warning().await).await.expect("asked");
     assert!(warning.is_some_and(|text| text.contains("does not tell")));
 }
 
@@ -174,7 +200,7 @@ async fn an_account_without_the_right_to_write_is_configuration() {
 async fn a_database_the_server_does_not_have_is_configuration() {
     let server = Server::start(&[]);
     let dedupe = dedupe(&format!("{}/99", server.url()), "us");
-    assert_configuration(&dedupe.connect().await, "login refused");
+    assert_configuration(&patiently(async || dedupe.connect().await).await, "login refused");
 }
 
 #[tokio::test]
@@ -197,10 +223,10 @@ async fn an_answer_that_does_not_come_is_unavailable_and_the_next_call_reconnect
     let mut impatient = settings(&server.url(), "us");
     impatient.response_timeout = Duration::from_millis(200);
     let dedupe = RedisDedupe::new(&impatient).expect("settings");
-    dedupe.connect().await.expect("connects");
+    patiently(async || dedupe.connect().await).await.expect("connects");
     let key = fresh_key();
-    server.ask(&["CLIENT", "PAUSE", "60000", "WRITE"]).await;
-    assert_unavailable(&claim(&dedupe, &key).await, "no answer in time");
+    server.ask(&["CLIENT", "PAUSE", "600000", "WRITE"]).await;
+    assert_unavailable(&dedupe.claim(std::slice::from_ref(&key)).await, "no answer in time");
     server.ask(&["CLIENT", "UNPAUSE"]).await;
     // Whether or not the first one was executed: the lease is ours.
     assert_eq!(claim(&dedupe, &key).await, Ok(Claim::Granted));
@@ -222,12 +248,12 @@ async fn callers_that_come_together_share_one_connection() {
 async fn a_server_that_may_evict_our_keys_is_warned_about() {
     let server = Server::start(&[]);
     let dedupe = dedupe(&server.url(), "us");
-    assert_eq!(dedupe.policy_warning().await, Ok(None));
+    assert_eq!(patiently(async || dedupe.policy_warning().await).await, Ok(None));
     server.ask(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]).await;
-    let warning = dedupe.policy_warning().await.expect("asked");
+    let warning = patiently(async || dedupe.policy_warning().await).await.expect("asked");
     assert!(warning.is_some_and(|text| text.contains("volatile-ttl")));
     // The same where CONFIG is denied.
     server.ask(&["ACL", "SETUSER", "default", "-config"]).await;
-    let warning = dedupe.policy_warning().await.expect("asked");
+    let warning = patiently(async || dedupe.policy_warning().await).await.expect("asked");
     assert!(warning.is_some_and(|text| text.contains("volatile-ttl")));
 }

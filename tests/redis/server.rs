@@ -4,7 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
-use redis::Value;
+use redis::{AsyncConnectionConfig, Value};
+
+use crate::PATIENCE;
 
 /// Ends with the test.
 pub(crate) struct Server {
@@ -18,16 +20,25 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on a free port and waits until it says that it is ready.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
-        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self {
-            port,
-            child: spawn(port, &arguments),
-            arguments,
-            connection: tokio::sync::OnceCell::new(),
-        }
+        Self::start_with(|_port| arguments.iter().map(|&argument| argument.to_owned()).collect()).0
+    }
+
+    /// The same with arguments that name a free port beside the server's own; gives that port as well. Somebody else may have
+    /// taken either meanwhile: then with others.
+    pub(crate) fn start_with(arguments: impl Fn(u16) -> Vec<String>) -> (Self, u16) {
+        let start = || {
+            let [port, beside] = free_ports();
+            let arguments = arguments(beside);
+            let server = Self {
+                port,
+                child: spawn(port, &arguments)?,
+                arguments,
+                connection: tokio::sync::OnceCell::new(),
+            };
+            Some((server, beside))
+        };
+        let started = std::iter::repeat_with(start).take(5).flatten().next();
+        started.expect("redis-server ends before it is ready, on every port")
     }
 
     pub(super) fn url(&self) -> String {
@@ -46,14 +57,18 @@ impl Server {
 
     /// On the same port, without the keys.
     pub(super) fn restart(&mut self) {
-        self.child = spawn(self.port, &self.arguments);
+        self.child = spawn(self.port, &self.arguments).expect("redis-server ended before it was ready");
     }
 
     /// One command as text, past the code under test.
     pub(super) async fn ask(&self, command: &[&str]) -> String {
         let connect = async || {
             let client = redis::Client::open(self.url()).expect("an address");
-            client.get_multiplexed_async_connection().await.expect("connects")
+            let patient = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(PATIENCE))
+                .set_response_timeout(Some(PATIENCE));
+            let connecting = client.get_multiplexed_async_connection_with_config(&patient);
+            connecting.await.expect("connects")
         };
         let mut connection = self.connection.get_or_init(connect).await.clone();
         let mut asked = redis::cmd(command[0]);
@@ -78,7 +93,14 @@ impl Drop for Server {
     }
 }
 
-fn spawn(port: u16, arguments: &[String]) -> Child {
+/// Different ones, and nobody's at this moment.
+fn free_ports() -> [u16; 2] {
+    let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    free.map(|free| free.local_addr().expect("an address").port())
+}
+
+/// Nothing, if it ends before it is ready.
+fn spawn(port: u16, arguments: &[String]) -> Option<Child> {
     let mut child = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--dir"])
@@ -93,8 +115,11 @@ fn spawn(port: u16, arguments: &[String]) -> Child {
         .by_ref()
         .map_while(Result::ok)
         .any(|line| line.contains("eady to accept connections"));
-    assert!(ready, "redis-server ended before it was ready");
+    if !ready {
+        child.wait().expect("ends");
+        return None;
+    }
     // Read on, or it would block on a full pipe.
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-    child
+    Some(child)
 }

@@ -71,6 +71,11 @@ impl Collector {
         let next = tokio::time::timeout(PATIENCE, self.pushes.recv()).await;
         next.expect("a push").expect("the collector runs")
     }
+
+    /// What has come already.
+    pub(crate) fn arrived(&mut self) -> Option<(HeaderMap, ExportMetricsServiceRequest)> {
+        self.pushes.try_recv().ok()
+    }
 }
 
 fn worker(address: SocketAddr, interval: Duration) -> Arc<Telemetry> {
@@ -184,7 +189,7 @@ async fn a_push_that_was_refused_is_made_up_for_by_the_next_one() {
 async fn a_collector_that_never_answers_holds_up_the_end_for_a_few_seconds_at_most() {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let telemetry = worker(listener.local_addr().expect("bound"), NEVER);
-    let last = tokio::time::timeout(Duration::from_secs(20), telemetry.last_push());
+    let last = tokio::time::timeout(PATIENCE, telemetry.last_push());
     last.await.expect("gives up");
     // It did try, and the worker counts and shows as before until then.
     let accepted = tokio::time::timeout(PATIENCE, listener.accept()).await;

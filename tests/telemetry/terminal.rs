@@ -51,7 +51,7 @@ async fn on_a_terminal_status_is_drawn_anew_until_ctrl_c_and_the_terminal_is_giv
                 return;
             }
             seen.push_str(&String::from_utf8_lossy(&bytes[..read]));
-            if !is_asked_to_end && seen.matches(FRAME).count() >= 3 {
+            if !is_asked_to_end && seen.matches(FRAME).count() >= 3 && seen.contains("mission") {
                 is_asked_to_end = true;
                 keys.write_all(&[3]).await.expect("Ctrl-C");
             }

@@ -78,8 +78,8 @@ async fn a_pipeline_whose_loop_is_blocked_is_named_and_one_that_goes_round_is_le
 
     let (hung, mut hangs) = tokio::sync::mpsc::unbounded_channel();
     let patience = Patience {
-        every: Duration::from_millis(50),
-        limit: Duration::from_secs(2),
+        every: Duration::from_secs(1),
+        limit: Duration::from_secs(10),
     };
     // The polling thread is no part of this: the log in memory has none.
     let ages = {

@@ -70,7 +70,7 @@ const PREFIX: &str = "crm";
 const GROUP: &str = "crm-event-processors";
 const PARTITIONS: i32 = 12;
 /// The demo gives up when nothing has moved for this long; it shows the books as they are.
-const STALLED: Duration = Duration::from_secs(45);
+const STALLED: Duration = Duration::from_secs(240);
 /// Requests that are accepted without an answer right before the crash: they must come again with the same ids.
 const UNANSWERED: usize = 3;
 /// At least as many as lanes that may try again: all of them are caught in flight.
