@@ -171,6 +171,14 @@ impl EventBatch {
         body.into()
     }
 
+    /// Of how many records the events would fill one request, if these are those of so many.
+    #[must_use]
+    pub fn room(&self, records: usize, limits: Limits) -> usize {
+        let by_bytes = records.saturating_mul(limits.max_bytes) / self.text().len().max(1);
+        let by_events = records.saturating_mul(limits.max_events) / self.len().max(1);
+        by_bytes.min(by_events)
+    }
+
     /// Cuts the batch into as few requests as the limits allow, in order.
     #[must_use]
     pub fn split(&self, limits: Limits) -> Split {
@@ -229,6 +237,16 @@ mod tests {
         assert_eq!(batch(&[3, 3]).split(limits(10, 8)).requests, [0..1, 1..2]);
         assert_eq!(batch(&[1; 5]).split(limits(2, 100)).requests, [0..2, 2..4, 4..5]);
         assert_eq!(batch(&[]).split(limits(2, 100)), Split::default());
+    }
+
+    #[test]
+    fn room_is_what_would_fill_a_request_with_events_of_this_size() {
+        // [aaa,bbb] and its like: 9 bytes for two events, of four records.
+        let mut two = batch(&[3, 3]);
+        two.close();
+        assert_eq!(two.room(4, limits(100, 90)), 40);
+        assert_eq!(two.room(4, limits(3, 90)), 6);
+        assert_eq!(batch(&[]).room(0, limits(10, 90)), 0);
     }
 
     #[test]

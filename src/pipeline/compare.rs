@@ -98,7 +98,7 @@ impl Lane {
         }
         drop(stage);
         if let Some(most) = fitted {
-            self.fit.learn(most, all);
+            self.fit.tried(most, all);
         }
         if answered.is_empty() {
             return kept;

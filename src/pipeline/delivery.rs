@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::backoff::Backoff;
 use super::evaluation::{Call, Evaluation};
+use super::fit::Fit;
 use super::item::Group;
 use super::outcome::Disposition;
 use super::shared::Shared;
@@ -57,7 +58,15 @@ pub(super) struct Delivery<'a> {
     is_again: bool,
     /// The database did not answer a request of several.
     is_too_much: bool,
-    fitted: Option<usize>,
+    fits: Option<Fits>,
+}
+
+/// What this delivery shows of how many records fit one request.
+enum Fits {
+    /// Of so many records the events were made, and of `room` they would fill a request.
+    Measured { records: usize, room: usize },
+    /// So many were answered by the database at once.
+    Tried(usize),
 }
 
 /// Who takes the effect of each group, in the order of the groups.
@@ -74,7 +83,7 @@ impl<'a> Delivery<'a> {
         let first = groups.first();
         let call = first.and_then(|first| Call::of(&first.newest.effect));
         let ledger = shared.ports.ledger.as_ref().zip(call);
-        let (way, requests, oversize) = if let Some((ledger, call)) = ledger {
+        let (way, requests, oversize, fits) = if let Some((ledger, call)) = ledger {
             let effects: Vec<Effect> = groups.iter().map(|group| group.effect().into_owned()).collect();
             let all = 0..effects.len();
             let evaluation = Evaluation {
@@ -88,6 +97,7 @@ impl<'a> Delivery<'a> {
                 Way::Database(evaluation, effects),
                 VecDeque::from([all]),
                 VecDeque::new(),
+                Some(Fits::Tried(groups.len())),
             )
         } else {
             let now_ms = shared.ports.clock.now_ms();
@@ -97,11 +107,14 @@ impl<'a> Delivery<'a> {
                 events.push(&effect.event, now_ms);
             }
             events.close();
-            let split = events.split(shared.ports.deliver.limits());
-            (Way::Inngest(events), split.requests.into(), split.oversize.into())
+            let limits = shared.ports.deliver.limits();
+            let split = events.split(limits);
+            let records = groups.iter().map(Group::len).sum();
+            let room = events.room(records, limits);
+            // An event too large for any request says nothing about how many of the others fit.
+            let fits = split.oversize.is_empty().then_some(Fits::Measured { records, room });
+            (Way::Inngest(events), split.requests.into(), split.oversize.into(), fits)
         };
-        // An event too large for any request cuts, too, and says nothing about how many of the others fit.
-        let fitted = requests.front().filter(|_| oversize.is_empty()).map(Range::len);
         Self {
             consumer,
             shared,
@@ -113,7 +126,7 @@ impl<'a> Delivery<'a> {
             oversize,
             is_again: false,
             is_too_much: false,
-            fitted,
+            fits,
         }
     }
 
@@ -125,10 +138,13 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// How many groups fitted one request, and how many there were, if it shows that: of events as many as the first request
-    /// took; of what the database could not answer at once, as many as the largest request that it answered.
-    pub(super) fn fitted(&self) -> Option<(usize, usize)> {
-        Some((self.fitted?, self.all))
+    /// Tells a lane how many records to take the next time.
+    pub(super) fn teach(&self, fit: &mut Fit) {
+        match self.fits {
+            Some(Fits::Measured { records, room }) => fit.measured(records, room),
+            Some(Fits::Tried(taken)) => fit.tried(taken, self.all),
+            None => {}
+        }
     }
 
     /// The next groups whose fate is known; `None` when every group has met its fate. What `must_wait` is not sent.
@@ -176,8 +192,8 @@ impl<'a> Delivery<'a> {
             let (target, disposition) = self.send(request.clone()).await;
             match disposition {
                 Disposition::Proceed => {
-                    if self.is_too_much {
-                        self.fitted = self.fitted.max(Some(request.len()));
+                    if let (true, Some(Fits::Tried(taken))) = (self.is_too_much, &mut self.fits) {
+                        *taken = request.len().max(*taken);
                     }
                     if self.requests.is_empty() {
                         // What is left to do needs no text any more.
@@ -188,7 +204,7 @@ impl<'a> Delivery<'a> {
                 Disposition::Bisect { .. } | Disposition::Hold { .. } if request.len() > 1 => {
                     let is_held = matches!(disposition, Disposition::Hold { .. });
                     if is_held && target == Target::Database && !self.is_too_much {
-                        (self.is_too_much, self.fitted) = (true, Some(0));
+                        (self.is_too_much, self.fits) = (true, Some(Fits::Tried(0)));
                     }
                     let middle = request.start + request.len() / 2;
                     self.requests.push_front(middle..request.end);

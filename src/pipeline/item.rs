@@ -72,6 +72,11 @@ impl Group {
         self.older.iter().chain(std::iter::once(&self.newest))
     }
 
+    /// How many records.
+    pub(super) fn len(&self) -> usize {
+        self.older.len() + 1
+    }
+
     /// What is delivered: the newest effect, with what the older ones were for.
     pub(super) fn effect(&self) -> Cow<'_, Effect> {
         if self.older.is_empty() {

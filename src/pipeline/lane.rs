@@ -356,9 +356,7 @@ impl Lane {
                 fate => self.meet(groups, fate).await,
             }
         }
-        if let Some((taken, all)) = delivery.fitted() {
-            self.fit.learn(taken, all);
-        }
+        delivery.teach(&mut self.fit);
     }
 
     /// Tries again what got an unknown answer. It becomes a dead letter only after enough attempts while the target took
