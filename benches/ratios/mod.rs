@@ -20,6 +20,7 @@ use crm_event_processors::kafka::embedded::EmbeddedKafka;
 use tokio::runtime::Runtime;
 
 use crate::rig::collector::Collector;
+use crate::rig::counter::Counter;
 use crate::rig::goals::head;
 use crate::rig::origin::{self, Origin};
 use crate::rig::process::{Process, bound_to_us};
@@ -72,6 +73,8 @@ pub(crate) struct Run {
     pub(crate) requests: u64,
     /// Of all bodies.
     pub(crate) bytes: u64,
+    /// Of the worker in the whole case, from a moment behind its start; none where nobody counts them.
+    pub(crate) instructions: Option<u64>,
 }
 
 /// Heap allocations of our own code, a record.
@@ -209,6 +212,7 @@ impl Bench {
         let is_told = matches!(case.worker, Worker::Told { .. });
         let collector = is_told.then(|| self.runtime.block_on(Collector::start())).transpose()?;
         let mut worker = self.start(case, &receiving.url(), collector.as_ref().map(Collector::url))?;
+        let counter = Counter::of(worker.pid());
         let warm = receiving.notice(&worker)?;
         let begun = self.cpu(&worker)?;
         let last = receiving.notice(&worker)?;
@@ -222,6 +226,7 @@ impl Bench {
             ..self.cpu(&worker)?.since(&begun)
         };
         worker.stop()?;
+        let instructions = counter.and_then(Counter::counted);
         if let (Some(came), Worker::Told { ratio, .. }) = (came, case.worker) {
             came.check(ratio == "1")?;
         }
@@ -229,7 +234,12 @@ impl Bench {
             collector.end();
         }
         let Stats { requests, bytes, .. } = self.runtime.block_on(receiving.end())?;
-        Ok(Run { requests, bytes, ..run })
+        Ok(Run {
+            requests,
+            bytes,
+            instructions,
+            ..run
+        })
     }
 
     fn start(&mut self, case: &Case, inngest: &str, collector: Option<String>) -> anyhow::Result<Process> {

@@ -103,6 +103,7 @@ impl Report {
                 "broker_and_receiver_cpu_us_per_record": row.figure(|run| run.micros(run.servers_cpu)),
                 "peak_resident_mib": row.figure(Run::peak_mib),
                 "requests": row.figure(|run| run.requests as f64),
+                "worker_instructions": Figure::of(row.runs.iter().filter_map(|run| run.instructions).map(|count| count as f64)),
             })
         };
         json!({
@@ -130,6 +131,14 @@ impl Report {
         Figure::of(pairs.map(|(above, below)| above.micros(above.worker_cpu) / below.micros(below.worker_cpu)))
     }
 
+    /// Both do the same records.
+    fn divide_instructions(&self, above: &str, below: &str) -> Option<Figure> {
+        let (above, below) = (self.row(above)?, self.row(below)?);
+        let pairs = above.runs.iter().zip(&below.runs);
+        let counted = pairs.filter_map(|(above, below)| above.instructions.zip(below.instructions));
+        Figure::of(counted.map(|(above, below)| above as f64 / below as f64))
+    }
+
     fn cpu(&self, name: &str) -> Option<Figure> {
         self.row(name)?.figure(|run| run.micros(run.worker_cpu))
     }
@@ -141,6 +150,35 @@ impl Report {
         figures?
             .into_iter()
             .max_by(|one, other| one.median.total_cmp(&other.median))
+    }
+
+    fn telemetry(&self) -> [Ratio; 4] {
+        [
+            cost(
+                "instructions: metrics and 1 % of traces pushed / nothing",
+                self.divide_instructions("one-told", "one"),
+                "-",
+                "1.03",
+            ),
+            cost(
+                "instructions: all traces pushed / nothing",
+                self.divide_instructions("one-traced", "one"),
+                "-",
+                "-",
+            ),
+            cost(
+                "CPU: metrics and 1 % of traces pushed / nothing",
+                self.divide_cpu("one-told", "one"),
+                "-",
+                "1.03",
+            ),
+            cost(
+                "CPU: all traces pushed / nothing",
+                self.divide_cpu("one-traced", "one"),
+                "-",
+                "-",
+            ),
+        ]
     }
 
     fn ratios(&self) -> Vec<Ratio> {
@@ -184,18 +222,9 @@ impl Report {
                 "-",
                 "-",
             ),
-            cost(
-                "CPU: metrics and 1 % of traces pushed / nothing",
-                self.divide_cpu("one-told", "one"),
-                "-",
-                "1.03",
-            ),
-            cost(
-                "CPU: all traces pushed / nothing",
-                self.divide_cpu("one-traced", "one"),
-                "-",
-                "-",
-            ),
+        ];
+        ratios.extend(self.telemetry());
+        ratios.extend([
             cost(
                 "a scrape, 5 consumers x 48 partitions, ms",
                 Figure::of(self.scrapes.iter().copied()),
@@ -217,7 +246,7 @@ impl Report {
             gain("share of batch x lanes / latency, 200 ms", of_most, "0.6", "0.85"),
             gain("the same, of the events that fit a request", of_fitting, "0.6", "0.85"),
             cost("peak resident memory at full load, MiB", self.resident(), "128", "64"),
-        ];
+        ]);
         ratios.extend(self.against_peers());
         ratios
     }

@@ -5,6 +5,7 @@
 
 pub(crate) mod brokers;
 pub(crate) mod collector;
+pub(crate) mod counter;
 pub(crate) mod covered;
 pub(crate) mod figures;
 pub(crate) mod goals;

@@ -77,6 +77,10 @@ impl Process {
         self.pid = pid;
     }
 
+    pub(crate) const fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Closes its standard input, which ends our own roles and the shell that watches over Redis.
     pub(crate) fn close_input(&mut self) {
         self.input = None;
