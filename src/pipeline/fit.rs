@@ -9,14 +9,19 @@
 pub(super) struct Fit {
     records: usize,
     most: usize,
-    /// Of a request, in thousandths: what is left free for events that are larger than the last ones were.
-    margin: usize,
+    /// The records whose events fill a request, in parts of [`PARTS`].
+    room: usize,
     /// What the database answered of the last batch that was too much for it.
     cut: usize,
 }
 
-const LEAST_MARGIN: usize = 8;
-const MOST_MARGIN: usize = 125;
+/// Room that turns out larger is believed by so small a part with each batch: the next one may be of larger events again, and
+/// a cut costs a whole request.
+const PARTS: usize = 32;
+/// By this part, if it is larger by a quarter and more: these are events of another kind.
+const OTHERS: usize = 4;
+/// What is left free for events that are a little larger, in thousandths.
+const MARGIN: usize = 8;
 /// A batch that fills less than a quarter of a request says little about a full one.
 const SMALL: usize = 4;
 /// What is left free behind a batch that was too much for the database: a sixteenth.
@@ -28,7 +33,7 @@ impl Fit {
         Self {
             records: most,
             most,
-            margin: LEAST_MARGIN,
+            room: most * PARTS,
             cut: most,
         }
     }
@@ -38,20 +43,19 @@ impl Fit {
         self.records
     }
 
-    /// The events of so many records were made, and of `room` they would fill one request. The next batch is as large but for
-    /// the margin, which doubles with each batch that had to be cut and wears off while none is.
+    /// The events of so many records were made, and of `room` they would fill one request.
     pub(super) fn measured(&mut self, records: usize, room: usize) {
         if records < self.records && records <= room / SMALL {
             return;
         }
-        self.margin = if records > room {
-            self.margin * 2
-        } else {
-            self.margin - self.margin / SPARE
+        let room = room.min(2 * self.most) * PARTS;
+        self.room = match room.checked_sub(self.room) {
+            None => room,
+            Some(more) if more > self.room / 4 => self.room + more / OTHERS,
+            Some(more) => self.room + more / PARTS,
         };
-        self.margin = self.margin.clamp(LEAST_MARGIN, MOST_MARGIN);
-        let free = room.saturating_mul(self.margin) / 1000;
-        self.records = (room - free).clamp(1, self.most);
+        let full = self.room / PARTS;
+        self.records = (full - full * MARGIN / 1000).clamp(1, self.most);
     }
 
     /// The database answered `taken` at once, of a batch of so many. Where it was too much, the next batch is smaller at once.
@@ -97,7 +101,9 @@ mod tests {
         assert_eq!(fit.records(), 2);
         fit.measured(2, 0);
         assert_eq!(fit.records(), 1);
-        fit.measured(1, 1000);
+        for _ in 0..3 {
+            fit.measured(1, 1000);
+        }
         assert_eq!(fit.records(), 2);
     }
 
@@ -121,36 +127,39 @@ mod tests {
         assert_eq!(fit.records(), 400);
     }
 
-    /// The share of all requests' room that is used by so many batches, each with one request, or two where it was cut. `room`
-    /// gives that of each batch.
-    fn used(fit: &mut Fit, batches: usize, room: impl Fn(usize) -> usize) -> f64 {
-        let (mut taken, mut requests) = (0.0, 0.0);
-        for batch in 0..batches {
-            let (records, room) = (fit.records(), room(batch));
+    /// The share of all requests' room that is used by so many batches.
+    fn used(fit: &mut Fit, batches: usize, mut room: impl FnMut() -> usize) -> f64 {
+        let (mut taken, mut requests) = (0.0, 0);
+        for _ in 0..batches {
+            let (records, room) = (fit.records(), room());
             fit.measured(records, room);
             taken += records as f64 / room as f64;
-            requests += if records > room { 2.0 } else { 1.0 };
+            requests += records.div_ceil(room);
         }
-        taken / requests
+        taken / requests as f64
     }
 
     #[test]
     fn events_of_one_size_fill_requests_from_the_second_one_on() {
         let mut fit = Fit::at_most(400);
         fit.measured(400, 325);
-        assert!(used(&mut fit, 100, |_| 325) > 0.98);
-        // They become smaller, and larger.
-        assert!(used(&mut fit, 100, |_| 390) > 0.97);
-        assert!(used(&mut fit, 100, |_| 40) > 0.95);
+        assert!(used(&mut fit, 100, || 325) > 0.98);
+        // They become a little smaller, and much larger.
+        used(&mut fit, 100, || 390);
+        assert!(used(&mut fit, 10, || 390) > 0.97);
+        assert!(used(&mut fit, 100, || 40) > 0.9);
+        // Much smaller again.
+        assert!(used(&mut fit, 20, || 400) > 0.6);
+        used(&mut fit, 100, || 400);
+        assert!(used(&mut fit, 10, || 400) > 0.97);
     }
 
     #[test]
     fn events_whose_sizes_differ_are_cut_now_and_then() {
-        for (differ, least) in [(2, 0.96), (10, 0.9), (40, 0.75)] {
+        for (differ, least) in [(3, 0.97), (10, 0.92), (40, 0.78)] {
             let mut fit = Fit::at_most(400);
-            // In no order that could be learned.
-            let room = |batch: usize| 300 + batch * 7919 % (2 * differ + 1) - differ;
-            let used = used(&mut fit, 1000, room);
+            let mut random = fastrand::Rng::with_seed(7);
+            let used = used(&mut fit, 1000, || random.usize(300 - differ..=300 + differ));
             assert!(used > least, "{differ}: {used}");
         }
     }
