@@ -66,7 +66,7 @@ where
         .caption(title, ("sans-serif", 17))
         .margin(12)
         .x_label_area_size(26)
-        .y_label_area_size(270)
+        .y_label_area_size(340)
         .build_cartesian_2d(across, (0..rows - 1).into_segmented())?;
     let name = |row: &SegmentValue<i32>| match row {
         SegmentValue::Exact(row) | SegmentValue::CenterOf(row) => usize::try_from(rows - 1 - row)

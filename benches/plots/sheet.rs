@@ -31,10 +31,14 @@ pub(super) fn sheet<'a>(path: &'a Path, height: u32, notes: &[String]) -> anyhow
 
 /// A number of an axis.
 pub(super) fn short(value: &f64) -> String {
-    match *value {
-        value if value >= 1e6 => format!("{:.0} M", value / 1e6),
-        value if value >= 1e3 => format!("{:.0} k", value / 1e3),
-        value if value.fract().abs() < 1e-9 => format!("{value:.0}"),
-        value => format!("{value:.1}"),
+    let (value, unit) = match *value {
+        value if value >= 1e6 => (value / 1e6, " M"),
+        value if value >= 1e3 => (value / 1e3, " k"),
+        value => (value, ""),
+    };
+    if value.fract().abs() < 1e-9 {
+        format!("{value:.0}{unit}")
+    } else {
+        format!("{value:.1}{unit}")
     }
 }
