@@ -12,6 +12,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -32,6 +33,9 @@ const BATCH_BYTES: usize = 1024 * 1024;
 const IDLE_POLL: Duration = Duration::from_millis(20);
 /// How long the thread waits for room before it pauses its partitions: a pause throws the prefetch away.
 const ROOM_WAIT: Duration = Duration::from_millis(100);
+
+/// Whoever does not answer for so long sends no records either.
+const WAKE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How to be a member of the group.
 #[derive(Debug, Clone)]
@@ -252,7 +256,7 @@ impl Poller {
                     if self.short_of_room || self.stopped {
                         Ok(())
                     } else {
-                        self.consumer.resume(&context.partitions(&places))
+                        self.resume(context.partitions(&places))
                     }
                 }
                 Ok(Command::StopFetching) => {
@@ -287,7 +291,7 @@ impl Poller {
                 let held = |place: &&_| !state.held.contains(*place) && !state.halted.contains_key(*place);
                 context.partitions(state.assigned.iter().filter(held))
             };
-            self.log_failure(self.consumer.resume(&wanted));
+            self.log_failure(self.resume(wanted));
         }
         let room = context.budget.room();
         if room > 0 || self.short_of_room || self.stopped {
@@ -300,6 +304,17 @@ impl Poller {
             self.log_failure(self.pause_all());
         }
         room
+    }
+
+    /// The client's thread for a broker is not woken by this (librdkafka 2.12): without anything else to do there, it would sleep
+    /// for up to a second before it fetches. Any request wakes it. Its answer takes no longer than the first records.
+    fn resume(&self, mut places: TopicPartitionList) -> Result<(), KafkaError> {
+        self.consumer.resume(&places)?;
+        places.set_all_offsets(Offset::End)?;
+        if let Err(error) = self.consumer.offsets_for_times(places, WAKE_TIMEOUT) {
+            tracing::debug!(%error, "no answer from the brokers of resumed partitions");
+        }
+        Ok(())
     }
 
     fn pause_all(&self) -> Result<(), KafkaError> {
