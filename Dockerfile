@@ -12,6 +12,7 @@ RUN apt-get update \
 WORKDIR /src
 
 # The dependencies in a layer of their own: built again only when the manifest or the lock file changes.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
     && echo 'fn main() {}' > src/main.rs \

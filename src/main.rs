@@ -1,10 +1,10 @@
 //! Parse, run, exit code.
 #![forbid(unsafe_code)]
 
-/// A third of the worker's time was the system's allocator: records are made on one thread and dropped on another. Without
-/// huge pages, which took half as much memory again.
+/// As fast as any here, with the least memory: docs/performance.md. Records are made on one thread and dropped on another, which the
+/// system's allocator takes a fifth more CPU for.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() {
     crm_event_processors::cli::main()

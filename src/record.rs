@@ -300,8 +300,8 @@ impl Used {
 const GRAIN: usize = 32;
 
 /// Records that flow make room more often than this, as long as it is our own work that takes the time, not an answer of
-/// somebody far away: lanes that wait for him need more than two batches, lest the one that is served has none.
-const FLOWING_WAIT: Duration = Duration::from_millis(20);
+/// somebody far away: lanes that wait for him need two batches and more, lest the one that is served has none.
+const FLOWING_WAIT: Duration = Duration::from_millis(50);
 
 impl Budget {
     #[must_use]

@@ -26,7 +26,7 @@ use verdict::{Counted, Verdict};
 
 /// As the worker's: what an allocation costs is in the counts.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[derive(Debug, Parser)]
 #[command(name = "instructions")]

@@ -64,12 +64,12 @@ pub(super) fn run(flags: &RunFlags) -> anyhow::Result<Code> {
     ended
 }
 
-/// How much may be in memory between fetch and finish. While records flow, two batches for each lane of the consumer that has
-/// most of them: while one is under way, the next one grows.
+/// How much may be in memory between fetch and finish. While records flow, a batch and a half for each lane of the consumer that
+/// has most of them: while one is under way, the next one grows.
 #[must_use]
 pub fn budget(consumers: &[(Consumer, usize)]) -> Budget {
     let widest = consumers.iter().map(|(_, lanes)| *lanes).max().unwrap_or(1);
-    let flowing = widest * 2 * pipeline::MAX_BATCH;
+    let flowing = widest * (pipeline::MAX_BATCH + pipeline::MAX_BATCH / 2);
     Budget::flowing(flowing, FLOWING_BYTES, flowing.max(MAX_RECORDS), MAX_BYTES)
 }
 

@@ -66,11 +66,11 @@ pub fn consumer_config(connection: &Connection, group: &str, session_timeout_ms:
         .set("enable.partition.eof", "false")
         .set("statistics.interval.ms", "5000")
         // The prefetch is bounded, and the default back-off of a full prefetch (1 s) would rule the throughput.
-        .set("queued.max.messages.kbytes", "4096")
+        .set("queued.max.messages.kbytes", "2048")
         .set("queued.min.messages", "10000")
         .set("fetch.queue.backoff.ms", "5")
         // One answer may be as large as all partitions together, on top of the prefetch; the default is 50 MiB.
-        .set("fetch.max.bytes", "4194304")
+        .set("fetch.max.bytes", "1048576")
         .set("fetch.wait.max.ms", "100");
     config
 }
