@@ -23,6 +23,13 @@ const LONE_ROWS: u32 = 1_000;
 /// The loads that something is asked of.
 pub(crate) const LONE: &str = "lone";
 pub(crate) const HALF: &str = "50 %";
+/// The same, while Redis moves all its keys to tables twice as large.
+const HALF_DOUBLING: &str = "50 %, Redis doubles";
+/// What Redis holds besides ours: a little more than 2^21, so that no other load meets the doubling of its tables, which
+/// comes with the next power of two.
+const HELD: u32 = 2_150_000;
+/// So many short of a power of two that the tables double early in a load.
+const ALMOST: u32 = (1 << 20) - 20_000;
 const LENGTH: Duration = Duration::from_secs(4);
 
 /// Rows keep their numbers over the rounds, and so does the group its position.
@@ -74,7 +81,7 @@ pub(crate) fn lines(ground: &mut Ground) -> anyhow::Result<Vec<Line>> {
 
 /// One round.
 pub(crate) fn measure(ground: &mut Ground, line: &mut Line) -> anyhow::Result<Vec<Latency>> {
-    ground.redis.empty()?;
+    ground.redis.hold_others(HELD)?;
     let Line { consumers, pace, group } = line;
     let begin = pace.row;
     let (stamps, notices) = Stamps::new(begin, readers(consumers));
@@ -110,13 +117,19 @@ pub(crate) fn measure(ground: &mut Ground, line: &mut Line) -> anyhow::Result<Ve
     };
     let rows = pace.lone(&stamps, &notices, &worker, LONE_ROWS)?;
     found.push(of(LONE.to_owned(), 0.0, &stamps.took_us(rows)?, &[]));
-    for share in SHARES {
+    let mut load = |name: String, share: u32| {
         let rate = maximum * f64::from(share) / 100.0;
         let loaded = pace.steadily(&stamps, rate, LENGTH)?;
         stamps.wait(&notices, pace.row, &worker)?;
         let took_us = stamps.took_us(loaded.rows)?;
-        found.push(of(format!("{share} %"), rate, &took_us, &loaded.late_us));
+        anyhow::Ok(of(name, rate, &took_us, &loaded.late_us))
+    };
+    for share in SHARES {
+        found.push(load(format!("{share} %"), share)?);
     }
+    // Nothing is in hand: nobody misses what is forgotten.
+    ground.redis.hold_others(ALMOST)?;
+    found.push(load(HALF_DOUBLING.to_owned(), 50)?);
     worker.stop()?;
     let stats = receiver.stats();
     ground.runtime.block_on(receiver.stop());

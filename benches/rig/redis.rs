@@ -1,5 +1,6 @@
 //! A Redis of our own, on a free port, without persistence. Not the stack's: a benchmark empties it between cases.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
@@ -13,6 +14,12 @@ use super::process::Process;
 /// A shell watches over the server and ends it when its own input is closed: by us, or by our death. It outlives the Ctrl-C that
 /// everything in the terminal gets.
 const WATCH: &str = r#"trap '' HUP INT TERM; redis-server "$@" >/dev/null & echo $!; read -r _; kill -9 $!; wait"#;
+/// From one number to before another.
+const OTHERS: &str = "for i = ARGV[1], ARGV[2] - 1 do \
+     redis.call('SET', string.format('others:award:purchase_ledger:00000000-0000-4000-8000-%012d:1', i), 'done', 'PX', 3600000) \
+     end return redis.status_reply('OK')";
+/// So that none of them holds up the server for long.
+const OTHERS_A_SCRIPT: u32 = 50_000;
 /// How often a server that starts is asked whether it is there.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -48,12 +55,31 @@ impl Redis {
 
     /// Forgets every key.
     pub(crate) fn empty(&self) -> anyhow::Result<()> {
+        self.ask(&["FLUSHALL", "SYNC"], "+OK")
+    }
+
+    /// Forgets every key, and knows as many others instead, of our length and with a time to live, as a server that has been
+    /// in use for long.
+    pub(crate) fn hold_others(&self, keys: u32) -> anyhow::Result<()> {
+        self.empty()?;
+        for first in (0..keys).step_by(OTHERS_A_SCRIPT as usize) {
+            let end = keys.min(first + OTHERS_A_SCRIPT);
+            self.ask(&["EVAL", OTHERS, "0", &first.to_string(), &end.to_string()], "+OK")?;
+        }
+        Ok(())
+    }
+
+    fn ask(&self, command: &[&str], answer: &str) -> anyhow::Result<()> {
         let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
         connection.set_read_timeout(Some(PATIENCE))?;
-        connection.write_all(b"FLUSHALL SYNC\r\n")?;
-        let mut answer = [0; 5];
-        connection.read_exact(&mut answer)?;
-        ensure!(&answer == b"+OK\r\n", "redis-server does not forget");
+        let mut request = format!("*{}\r\n", command.len());
+        for part in command {
+            write!(request, "${}\r\n{part}\r\n", part.len())?;
+        }
+        connection.write_all(request.as_bytes())?;
+        let mut got = vec![0; answer.len()];
+        connection.read_exact(&mut got)?;
+        ensure!(got == answer.as_bytes(), "redis-server does not answer as it should to {}", command[0]);
         Ok(())
     }
 }
