@@ -395,6 +395,14 @@ fn nothing_that_is_shipped_can_have_planted_faults() {
     assert_none(&planters.map(|file| file.path).collect::<Vec<_>>());
 }
 
+/// Without it, the image would be built all the same, and keep more memory than was measured.
+#[test]
+fn the_image_is_built_with_the_settings_of_the_allocator() {
+    assert!(read(".cargo/config.toml").contains("\nJEMALLOC_SYS_WITH_MALLOC_CONF = "));
+    assert!(read("Dockerfile").contains("\nCOPY .cargo .cargo\n"));
+    assert!(read(".dockerignore").contains("\n!.cargo\n"));
+}
+
 #[test]
 fn every_relative_link_leads_somewhere() {
     let mut problems = Vec::new();
