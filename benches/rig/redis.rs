@@ -79,7 +79,7 @@ impl Redis {
         connection.write_all(request.as_bytes())?;
         let mut got = vec![0; answer.len()];
         connection.read_exact(&mut got)?;
-        ensure!(got == answer.as_bytes(), "redis-server does not answer as it should to {}", command[0]);
+        ensure!(got == answer.as_bytes(), "redis-server does not do what it is told");
         Ok(())
     }
 }
