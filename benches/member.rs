@@ -81,7 +81,7 @@ impl Member {
                 &HttpSettings::at_rate(None),
                 Arc::clone(&clock),
             )?),
-            dead_letters: Arc::new(KafkaDeadLetters::new(&connection, &self.prefix, Arc::clone(&clock))?),
+            dead_letters: Arc::new(KafkaDeadLetters::new(&connection, &self.prefix, Arc::clone(&clock))),
             clock,
             randomness,
             ledger: None,

@@ -245,7 +245,6 @@ impl Targets {
         let http = HttpSettings::at_rate(inngest.requests_per_second);
         let deliver = HttpDeliver::new(endpoint, &http, Arc::clone(clock))?;
         let dead_letters = KafkaDeadLetters::new(&settings.kafka, &settings.topic_prefix, Arc::clone(clock));
-        let dead_letters = dead_letters.map_err(kafka::StartError::Client)?;
         Ok(Self {
             dedupe: Arc::new(dedupe),
             deliver: Arc::new(deliver),

@@ -1,6 +1,6 @@
 //! The dead-letter topics in Kafka.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -13,10 +13,12 @@ use super::{DeadLetters, Letter, Queue, WriteError, provenance};
 use crate::clock::SharedClock;
 use crate::kafka::{Connection, Grant, Logging, producer_config};
 
-/// Writes to `<prefix>.dlq.<consumer>` with an idempotent producer. An idempotent producer may die of an error for good;
-/// it is replaced then, or no letter would be written until the process is restarted. A missing grant ends the process.
+/// Writes to `<prefix>.dlq.<consumer>` with an idempotent producer, which the first letter makes: most workers write none, and it
+/// would keep a connection to every broker, and a thread that turns for a hundredth of its time. It may die of an error
+/// for good; the next letter gets a new one then, or none would be written until the process is restarted. A missing
+/// grant ends the process.
 pub struct KafkaDeadLetters {
-    producer: Mutex<FutureProducer<Logging>>,
+    producer: Mutex<Option<FutureProducer<Logging>>>,
     connection: Connection,
     prefix: String,
     clock: SharedClock,
@@ -31,15 +33,14 @@ impl std::fmt::Debug for KafkaDeadLetters {
 }
 
 impl KafkaDeadLetters {
-    /// # Errors
-    /// When the client cannot be made from these settings.
-    pub fn new(connection: &Connection, prefix: &str, clock: SharedClock) -> Result<Self, KafkaError> {
-        Ok(Self {
-            producer: Mutex::new(producer_config(connection).create_with_context(Logging)?),
+    #[must_use]
+    pub fn new(connection: &Connection, prefix: &str, clock: SharedClock) -> Self {
+        Self {
+            producer: Mutex::default(),
             connection: connection.clone(),
             prefix: prefix.to_owned(),
             clock,
-        })
+        }
     }
 
     /// Writes down what became of a letter, beside it, and waits for the delivery report.
@@ -56,7 +57,9 @@ impl KafkaDeadLetters {
             });
         }
         let record = FutureRecord::<(), ()>::to(&topic).partition(partition).headers(headers);
-        let sent = self.producer().send_result(record).map_err(|(error, _record)| error);
+        let sent = self
+            .producer()
+            .and_then(|producer| producer.send_result(record).map_err(|(error, _record)| error));
         let reported = match sent {
             Ok(report) => match report.await {
                 Ok(delivered) => delivered.map(drop).map_err(|(error, _message)| error),
@@ -68,26 +71,31 @@ impl KafkaDeadLetters {
         reported.map_err(|error| self.write_error(topic, 0, &error))
     }
 
-    fn producer(&self) -> FutureProducer<Logging> {
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The present one, or a new one.
+    fn producer(&self) -> Result<FutureProducer<Logging>, KafkaError> {
+        let mut producer = self.lock();
+        if let Some(producer) = &*producer {
+            return Ok(producer.clone());
+        }
+        let new: FutureProducer<Logging> = producer_config(&self.connection).create_with_context(Logging)?;
+        Ok(producer.insert(new).clone())
     }
 
-    /// Puts a new producer in the place of one that is dead for good, and gives what it died of.
-    fn replace_if_dead(&self) -> Option<RDKafkaErrorCode> {
-        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        let (code, reason) = producer.client().fatal_error()?;
-        match producer_config(&self.connection).create_with_context(Logging) {
-            Ok(new) => {
-                tracing::warn!(%code, reason, "dead-letter producer replaced after a fatal error");
-                *producer = new;
-            }
-            Err(error) => tracing::error!(%error, %code, reason, "dead-letter producer cannot be replaced"),
-        }
+    /// Drops a producer that is dead for good, and gives what it died of.
+    fn drop_if_dead(&self) -> Option<RDKafkaErrorCode> {
+        let mut producer = self.lock();
+        let (code, reason) = producer.as_ref()?.client().fatal_error()?;
+        tracing::warn!(%code, reason, "dead-letter producer dropped after a fatal error: the next letter gets a new one");
+        *producer = None;
         Some(code)
     }
 
+    fn lock(&self) -> MutexGuard<'_, Option<FutureProducer<Logging>>> {
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn write_error(&self, topic: String, bytes: usize, error: &KafkaError) -> WriteError {
-        let (code, died_of) = (error.rdkafka_error_code(), self.replace_if_dead());
+        let (code, died_of) = (error.rdkafka_error_code(), self.drop_if_dead());
         let is = |wanted| [code, died_of].contains(&Some(wanted));
         let grant = if is(RDKafkaErrorCode::TopicAuthorizationFailed) {
             Grant::Write(topic.clone())
@@ -104,7 +112,7 @@ impl KafkaDeadLetters {
     }
 
     async fn send(&self, letter: &Letter<'_>, topic: &str) -> Result<(), KafkaError> {
-        let producer = self.producer();
+        let producer = self.producer()?;
         let ours = provenance(letter, self.clock.now_ms());
         let sending = letter.record.with(|record| {
             let mut headers = OwnedHeaders::new_with_capacity(record.headers.0.len() + ours.len());

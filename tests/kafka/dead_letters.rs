@@ -150,7 +150,7 @@ async fn a_letter_that_is_too_large_for_its_topic_says_so_and_is_held_until_it_i
     let world = World::new(2);
     let too_large = |times: usize| vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; times];
     let clock = Arc::new(TokioClock::starting_at(jiff::Timestamp::UNIX_EPOCH));
-    let adapter = KafkaDeadLetters::new(&world.connection(), "crm", clock).expect("a producer");
+    let adapter = KafkaDeadLetters::new(&world.connection(), "crm", clock);
     let mut batch = BatchBuilder::new(TOPICS.map(Box::from).into(), Budget::new(1, 1));
     let record = RecordView {
         topic: TOPICS[0],

@@ -114,7 +114,7 @@ impl World {
         let telemetry = Arc::new(Telemetry::new().expect("instruments"));
         let owner = format!("worker-{}", self.started.get());
         let dedupe = MemoryDedupe::shared(self.store.clone(), &owner).with_lease(LEASE);
-        let dead_letters = KafkaDeadLetters::new(&self.connection(), self.prefix(), clock.clone()).expect("a producer");
+        let dead_letters = KafkaDeadLetters::new(&self.connection(), self.prefix(), clock.clone());
         let ports = Ports {
             dedupe: Arc::new(dedupe),
             deliver: self.inngest.clone(),

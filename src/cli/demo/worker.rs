@@ -74,11 +74,7 @@ impl Employer {
         let ports = Ports {
             dedupe: self.dedupe(&format!("{:016x}", randomness.number())),
             deliver: self.deliver()?,
-            dead_letters: Arc::new(KafkaDeadLetters::new(
-                &self.connection,
-                PREFIX,
-                Arc::clone(&self.clock),
-            )?),
+            dead_letters: Arc::new(KafkaDeadLetters::new(&self.connection, PREFIX, Arc::clone(&self.clock))),
             clock: Arc::clone(&self.clock),
             randomness,
             ledger: None,

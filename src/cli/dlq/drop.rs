@@ -9,7 +9,6 @@ use crate::cli::{Code, Format, Usage, print_json};
 use crate::clock::{Clock as _, SharedClock, SystemClock};
 use crate::dead_letters::KafkaDeadLetters;
 use crate::dead_letters::filed::{Fate, Mark, Place};
-use crate::kafka::StartError;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Options {
@@ -51,7 +50,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Code> {
     if !options.dry_run {
         let clock: SharedClock = Arc::new(SystemClock);
         let writer = KafkaDeadLetters::new(&letters.asker.connection, &letters.topic_prefix, clock);
-        let writer = writer.map_err(StartError::Client)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut done = 0;
         for place in &report.dropped {

@@ -12,7 +12,7 @@ use crate::consumers::Consumer;
 use crate::dead_letters::{DeadLetters, KafkaDeadLetters};
 use crate::dedupe::{RedisDedupe, RedisSettings};
 use crate::inngest::{Endpoint, HttpDeliver, HttpSettings};
-use crate::kafka::{Asker, StartError};
+use crate::kafka::Asker;
 use crate::pipeline::source::{Failure, Handle};
 use crate::pipeline::{self, Exit, Ports, Randomness, Replay};
 use crate::postgres::{Books, Client};
@@ -77,7 +77,7 @@ impl Engine {
         let endpoint = endpoint.map_err(|error| Problems(vec![error.to_string()]))?;
         let http = HttpSettings::at_rate(inngest.requests_per_second);
         let letters = KafkaDeadLetters::new(&settings.kafka, &settings.topic_prefix, Arc::clone(&clock));
-        let letters = Arc::new(letters.map_err(StartError::Client)?);
+        let letters = Arc::new(letters);
         if let Some(url) = &settings.database {
             Books::new(Arc::new(Client::new(url)?)).overdue().await?;
         }
