@@ -3,9 +3,9 @@
 //! A program has versions; the one in force when a purchase was earned decides, so editing the rules never changes what
 //! an older purchase earns. It never holds an invalid program: [`Programs::from_json`] is the only way in.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
