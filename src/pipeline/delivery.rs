@@ -249,8 +249,11 @@ impl<'a> Delivery<'a> {
 
     fn take(&mut self, request: Range<usize>) -> Vec<Group> {
         if request == (0..self.groups.len()) {
-            // Collected in place: nothing of a large batch is moved.
-            return std::mem::take(&mut self.groups).into_iter().flatten().collect();
+            // Collected in place, which `flatten` would not: nothing of a large batch is moved.
+            return std::mem::take(&mut self.groups)
+                .into_iter()
+                .filter_map(|mut group| group.take())
+                .collect();
         }
         let mut taken = Vec::with_capacity(request.len());
         let groups = self.groups.get_mut(request).unwrap_or_default();
