@@ -15,14 +15,14 @@ const DUE_NOW: &str = "due_now: 100 points at 2026-11-20T17:00:00+07:00";
 // 1: created as completed, no pending update.
 #[test]
 fn a_purchase_created_as_completed_is_awarded_once_with_its_whole_basis() {
-    assert_snapshot!(told(&decided(Consumer::Currency, &created(purchase("m-instant")))), @r#"award:p-1 currency:award:purchase_ledger:p-1:41 {"id":"currency:award:purchase_ledger:p-1:41","name":"loyalty/award.scheduled","ts":1795168800000,"v":"2026-11-21.2","data":{"purchase_id":"p-1","user_id":"u-1","merchant_id":"m-instant","effect_key":"award:p-1","target_points":"100","due_at":"2026-11-20T17:00:00+07:00","program_rev":1,"refund_policy":"within_balance","basis":{"user_id":"u-1","merchant_id":"m-instant","final_amount":"100.00","refunded_amount":"0","status":"completed","earn_currency":true,"created_at":"2026-11-20T10:00:00Z","completed_at":null},"as_of_ms":1795168800000,"reason":"due_now"}}"#);
+    assert_snapshot!(told(&decided(Consumer::Currency, &created(purchase("m-instant")))), @r#"award:p-1 currency:award:purchase_ledger:p-1:41 {"id":"currency:award:purchase_ledger:p-1:41","name":"loyalty/award.scheduled","ts":1795168800000,"v":"2026-11-22.1","data":{"purchase_id":"p-1","effect_key":"award:p-1","target_points":"100","due_at":"2026-11-20T17:00:00+07:00","program_rev":1,"refund_policy":"within_balance","basis":{"user_id":"u-1","merchant_id":"m-instant","final_amount":"100.00","refunded_amount":"0","status":"completed","earn_currency":true,"created_at":"2026-11-20T10:00:00Z","completed_at":null},"as_of_ms":1795168800000,"reason":"due_now"}}"#);
 }
 
 // 7: a refund after the award lowers the target to zero; the policy is applied where it is booked.
 #[test]
 fn a_refund_cancels_with_the_whole_basis() {
     let change = updated(purchase("m-instant"), refunded("m-instant", "100.00"));
-    assert_snapshot!(told(&decided(Consumer::Currency, &change)), @r#"award:p-1 currency:award:purchase_ledger:p-1:42 {"id":"currency:award:purchase_ledger:p-1:42","name":"loyalty/award.cancelled","ts":1795168800000,"v":"2026-11-21.2","data":{"purchase_id":"p-1","user_id":"u-1","merchant_id":"m-instant","effect_key":"award:p-1","target_points":"0","program_rev":1,"refund_policy":"within_balance","basis":{"user_id":"u-1","merchant_id":"m-instant","final_amount":"100.00","refunded_amount":"100.00","status":"refunded","earn_currency":true,"created_at":"2026-11-20T10:00:00Z","completed_at":null},"as_of_ms":1795168800000,"reason":"refunded"}}"#);
+    assert_snapshot!(told(&decided(Consumer::Currency, &change)), @r#"award:p-1 currency:award:purchase_ledger:p-1:42 {"id":"currency:award:purchase_ledger:p-1:42","name":"loyalty/award.cancelled","ts":1795168800000,"v":"2026-11-22.1","data":{"purchase_id":"p-1","effect_key":"award:p-1","target_points":"0","program_rev":1,"refund_policy":"within_balance","basis":{"user_id":"u-1","merchant_id":"m-instant","final_amount":"100.00","refunded_amount":"100.00","status":"refunded","earn_currency":true,"created_at":"2026-11-20T10:00:00Z","completed_at":null},"as_of_ms":1795168800000,"reason":"refunded"}}"#);
 }
 
 #[test]

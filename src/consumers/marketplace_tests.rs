@@ -14,7 +14,7 @@ fn fulfilment(change: &RowChange) -> String {
 
 #[test]
 fn a_redeemed_code_is_fulfilled_with_its_whole_basis_and_without_the_code() {
-    assert_snapshot!(told(&decided(Consumer::Marketplace, &updated(code(Issued), code(Redeemed)))), @r#"code:c-1 marketplace:fulfil:codes:c-1:42 {"id":"marketplace:fulfil:codes:c-1:42","name":"loyalty/code.redeemed","ts":1795168800000,"v":"2026-11-21.2","data":{"effect_key":"code:c-1","code_id":"c-1","merchant_id":"m-instant","user_id":"u-1","redeemed_at":"2026-11-20T10:00:00Z","basis":{"merchant_id":"m-instant","user_id":"u-1","status":"redeemed","redeemed_at":"2026-11-20T10:00:00Z"},"as_of_ms":1795168800000,"reason":"redeemed"}}"#);
+    assert_snapshot!(told(&decided(Consumer::Marketplace, &updated(code(Issued), code(Redeemed)))), @r#"code:c-1 marketplace:fulfil:codes:c-1:42 {"id":"marketplace:fulfil:codes:c-1:42","name":"loyalty/code.redeemed","ts":1795168800000,"v":"2026-11-22.1","data":{"effect_key":"code:c-1","code_id":"c-1","merchant_id":"m-instant","user_id":"u-1","redeemed_at":"2026-11-20T10:00:00Z","basis":{"merchant_id":"m-instant","user_id":"u-1","status":"redeemed","redeemed_at":"2026-11-20T10:00:00Z"},"as_of_ms":1795168800000,"reason":"redeemed"}}"#);
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn a_code_that_is_nobodys_is_fulfilled_all_the_same() {
         redeemed_at: None,
         ..code(Redeemed)
     };
-    assert_snapshot!(told(&decided(Consumer::Marketplace, &created(nobodys))), @r#"code:c-1 marketplace:fulfil:codes:c-1:41 {"id":"marketplace:fulfil:codes:c-1:41","name":"loyalty/code.redeemed","ts":1795168800000,"v":"2026-11-21.2","data":{"effect_key":"code:c-1","code_id":"c-1","merchant_id":"m-instant","user_id":null,"redeemed_at":null,"basis":{"merchant_id":"m-instant","user_id":null,"status":"redeemed","redeemed_at":null},"as_of_ms":1795168800000,"reason":"redeemed"}}"#);
+    assert_snapshot!(told(&decided(Consumer::Marketplace, &created(nobodys))), @r#"code:c-1 marketplace:fulfil:codes:c-1:41 {"id":"marketplace:fulfil:codes:c-1:41","name":"loyalty/code.redeemed","ts":1795168800000,"v":"2026-11-22.1","data":{"effect_key":"code:c-1","code_id":"c-1","merchant_id":"m-instant","user_id":null,"redeemed_at":null,"basis":{"merchant_id":"m-instant","user_id":null,"status":"redeemed","redeemed_at":null},"as_of_ms":1795168800000,"reason":"redeemed"}}"#);
 }
 
 #[test]

@@ -26,13 +26,13 @@ fn self_referral(status: ReferralStatus) -> Referral {
 
 #[test]
 fn a_claim_is_granted_with_its_whole_basis() {
-    assert_snapshot!(told(&decided(Consumer::Reward, &created(mission_claim(Claimed)))), @r#"grant:k-1 reward:grant:mission_claims:k-1:41 {"id":"reward:grant:mission_claims:k-1:41","name":"loyalty/reward.granted","ts":1795168800000,"v":"2026-11-21.2","data":{"effect_key":"grant:k-1","source":"mission_claim","claim_id":"k-1","merchant_id":"m-instant","user_id":"u-1","mission_id":"spend","period":"2026-11","basis":{"user_id":"u-1","merchant_id":"m-instant","mission_id":"spend","status":"claimed","period":"2026-11"},"program_rev":0,"as_of_ms":1795168800000,"reason":"claimed"}}"#);
+    assert_snapshot!(told(&decided(Consumer::Reward, &created(mission_claim(Claimed)))), @r#"grant:k-1 reward:grant:mission_claims:k-1:41 {"id":"reward:grant:mission_claims:k-1:41","name":"loyalty/reward.granted","ts":1795168800000,"v":"2026-11-22.1","data":{"effect_key":"grant:k-1","source":"mission_claim","claim_id":"k-1","merchant_id":"m-instant","user_id":"u-1","mission_id":"spend","period":"2026-11","basis":{"user_id":"u-1","merchant_id":"m-instant","mission_id":"spend","status":"claimed","period":"2026-11"},"program_rev":0,"as_of_ms":1795168800000,"reason":"claimed"}}"#);
 }
 
 #[test]
 fn a_claim_that_was_revoked_is_revoked_with_its_whole_basis() {
     let change = updated(mission_claim(Claimed), mission_claim(Revoked));
-    assert_snapshot!(told(&decided(Consumer::Reward, &change)), @r#"grant:k-1 reward:grant:mission_claims:k-1:42 {"id":"reward:grant:mission_claims:k-1:42","name":"loyalty/reward.revoked","ts":1795168800000,"v":"2026-11-21.2","data":{"effect_key":"grant:k-1","source":"mission_claim","claim_id":"k-1","merchant_id":"m-instant","user_id":"u-1","mission_id":"spend","period":"2026-11","basis":{"user_id":"u-1","merchant_id":"m-instant","mission_id":"spend","status":"revoked","period":"2026-11"},"program_rev":0,"as_of_ms":1795168800000,"reason":"revoked"}}"#);
+    assert_snapshot!(told(&decided(Consumer::Reward, &change)), @r#"grant:k-1 reward:grant:mission_claims:k-1:42 {"id":"reward:grant:mission_claims:k-1:42","name":"loyalty/reward.revoked","ts":1795168800000,"v":"2026-11-22.1","data":{"effect_key":"grant:k-1","source":"mission_claim","claim_id":"k-1","merchant_id":"m-instant","user_id":"u-1","mission_id":"spend","period":"2026-11","basis":{"user_id":"u-1","merchant_id":"m-instant","mission_id":"spend","status":"revoked","period":"2026-11"},"program_rev":0,"as_of_ms":1795168800000,"reason":"revoked"}}"#);
 }
 
 // 28: both sides, each with an effect, a claim and an event of its own.
@@ -40,8 +40,8 @@ fn a_claim_that_was_revoked_is_revoked_with_its_whole_basis() {
 fn a_qualified_referral_is_granted_on_both_sides() {
     let change = updated(referral(Pending), referral(Qualified));
     assert_snapshot!(told(&decided(Consumer::Reward, &change)), @r#"
-    referral:f-1:referrer reward:grant_referrer:referral_ledger:f-1:42 {"id":"reward:grant_referrer:referral_ledger:f-1:42","name":"loyalty/reward.granted","ts":1795168800000,"v":"2026-11-21.2","data":{"effect_key":"referral:f-1:referrer","source":"referral","referral_id":"f-1","side":"referrer","merchant_id":"m-instant","user_id":"u-1","basis":{"referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m-instant","status":"qualified"},"program_rev":0,"as_of_ms":1795168800000,"reason":"qualified"}}
-    referral:f-1:referee reward:grant_referee:referral_ledger:f-1:42 {"id":"reward:grant_referee:referral_ledger:f-1:42","name":"loyalty/reward.granted","ts":1795168800000,"v":"2026-11-21.2","data":{"effect_key":"referral:f-1:referee","source":"referral","referral_id":"f-1","side":"referee","merchant_id":"m-instant","user_id":"u-2","basis":{"referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m-instant","status":"qualified"},"program_rev":0,"as_of_ms":1795168800000,"reason":"qualified"}}
+    referral:f-1:referrer reward:grant_referrer:referral_ledger:f-1:42 {"id":"reward:grant_referrer:referral_ledger:f-1:42","name":"loyalty/reward.granted","ts":1795168800000,"v":"2026-11-22.1","data":{"effect_key":"referral:f-1:referrer","source":"referral","referral_id":"f-1","side":"referrer","merchant_id":"m-instant","user_id":"u-1","basis":{"referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m-instant","status":"qualified"},"program_rev":0,"as_of_ms":1795168800000,"reason":"qualified"}}
+    referral:f-1:referee reward:grant_referee:referral_ledger:f-1:42 {"id":"reward:grant_referee:referral_ledger:f-1:42","name":"loyalty/reward.granted","ts":1795168800000,"v":"2026-11-22.1","data":{"effect_key":"referral:f-1:referee","source":"referral","referral_id":"f-1","side":"referee","merchant_id":"m-instant","user_id":"u-2","basis":{"referrer_user_id":"u-1","referee_user_id":"u-2","merchant_id":"m-instant","status":"qualified"},"program_rev":0,"as_of_ms":1795168800000,"reason":"qualified"}}
     "#);
 }
 

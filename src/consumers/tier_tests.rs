@@ -19,12 +19,12 @@ fn reason(change: &RowChange) -> String {
 
 #[test]
 fn a_purchase_asks_for_an_evaluation_of_its_member() {
-    assert_snapshot!(told(&decided(Consumer::Tier, &created(purchase("m-instant")))), @r#"tier:m-instant:u-1 tier:evaluation:purchase_ledger:p-1:41 {"id":"tier:evaluation:purchase_ledger:p-1:41","name":"loyalty/tier.evaluation_requested","ts":1795168800000,"v":"2026-11-21.2","data":{"merchant_id":"m-instant","user_id":"u-1","effect_key":"tier:m-instant:u-1","metric":"spend","program_rev":1,"as_of_ms":1795168800000,"triggers":[{"table":"purchase_ledger","row_id":"p-1","version":"41","op":"c"}],"reason":"spend_may_have_changed"}}"#);
+    assert_snapshot!(told(&decided(Consumer::Tier, &created(purchase("m-instant")))), @r#"tier:m-instant:u-1 tier:evaluation:purchase_ledger:p-1:41 {"id":"tier:evaluation:purchase_ledger:p-1:41","name":"loyalty/tier.evaluation_requested","ts":1795168800000,"v":"2026-11-22.1","data":{"merchant_id":"m-instant","user_id":"u-1","effect_key":"tier:m-instant:u-1","metric":"spend","program_rev":1,"as_of_ms":1795168800000,"triggers":[{"table":"purchase_ledger","row_id":"p-1","version":"41","op":"c"}],"reason":"spend_may_have_changed"}}"#);
 }
 
 #[test]
 fn a_wallet_entry_asks_for_an_evaluation_where_tiers_look_at_points() {
-    assert_snapshot!(told(&decided(Consumer::Tier, &created(wallet_entry("m-rolling", 5)))), @r#"tier:m-rolling:u-1 tier:evaluation:wallet_ledger:w-1:41 {"id":"tier:evaluation:wallet_ledger:w-1:41","name":"loyalty/tier.evaluation_requested","ts":1795168800000,"v":"2026-11-21.2","data":{"merchant_id":"m-rolling","user_id":"u-1","effect_key":"tier:m-rolling:u-1","metric":"points","program_rev":7,"as_of_ms":1795168800000,"triggers":[{"table":"wallet_ledger","row_id":"w-1","version":"41","op":"c"}],"reason":"points_may_have_changed"}}"#);
+    assert_snapshot!(told(&decided(Consumer::Tier, &created(wallet_entry("m-rolling", 5)))), @r#"tier:m-rolling:u-1 tier:evaluation:wallet_ledger:w-1:41 {"id":"tier:evaluation:wallet_ledger:w-1:41","name":"loyalty/tier.evaluation_requested","ts":1795168800000,"v":"2026-11-22.1","data":{"merchant_id":"m-rolling","user_id":"u-1","effect_key":"tier:m-rolling:u-1","metric":"points","program_rev":7,"as_of_ms":1795168800000,"triggers":[{"table":"wallet_ledger","row_id":"w-1","version":"41","op":"c"}],"reason":"points_may_have_changed"}}"#);
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_newer_evaluation_takes_over_the_triggers_of_older_ones() {
     newer.absorb([&older, &older]);
     newer.absorb([&older]);
     assert_eq!(newer.claim, claim, "the claims stay two");
-    assert_snapshot!(json(&newer), @r#"{"id":"tier:evaluation:purchase_ledger:p-1:77","name":"loyalty/tier.evaluation_requested","ts":1795168800000,"v":"2026-11-21.2","data":{"merchant_id":"m-instant","user_id":"u-1","effect_key":"tier:m-instant:u-1","metric":"spend","program_rev":1,"as_of_ms":1795168800000,"triggers":[{"table":"purchase_ledger","row_id":"p-1","version":"41","op":"c"},{"table":"purchase_ledger","row_id":"p-1","version":"77","op":"u"}],"reason":"spend_may_have_changed"}}"#);
+    assert_snapshot!(json(&newer), @r#"{"id":"tier:evaluation:purchase_ledger:p-1:77","name":"loyalty/tier.evaluation_requested","ts":1795168800000,"v":"2026-11-22.1","data":{"merchant_id":"m-instant","user_id":"u-1","effect_key":"tier:m-instant:u-1","metric":"spend","program_rev":1,"as_of_ms":1795168800000,"triggers":[{"table":"purchase_ledger","row_id":"p-1","version":"41","op":"c"},{"table":"purchase_ledger","row_id":"p-1","version":"77","op":"u"}],"reason":"spend_may_have_changed"}}"#);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::event::Event;
 use crate::traceparent::{self, TraceParent};
 
-/// An award is a little shorter: most batches are written without moving what is there.
+/// Most events are shorter, so that most batches are written without moving what is there.
 const USUAL_BYTES: usize = 768;
 
 /// How much one request may carry.

@@ -108,9 +108,9 @@ fn the_minimal_envelope_decides_an_award() {
             "claim": "currency:award:purchase_ledger:p-1:42",
             "event": {
                 "id": "currency:award:purchase_ledger:p-1:42", "name": "loyalty/award.scheduled", "ts": 1_795_168_800_000_i64,
-                "v": "2026-11-21.2",
+                "v": "2026-11-22.1",
                 "data": {
-                    "purchase_id": "p-1", "user_id": "u-1", "merchant_id": "m-1", "effect_key": "award:p-1",
+                    "purchase_id": "p-1", "effect_key": "award:p-1",
                     "target_points": "100", "due_at": "2026-11-20T10:00:00+00:00", "program_rev": 1,
                     "refund_policy": "within_balance",
                     "basis": {

@@ -39,7 +39,9 @@ pub(super) struct Inbox {
 impl Sink for Inbox {
     fn accepted(&self, event: AcceptedEvent<'_>) {
         let data: Value = serde_json::from_str(event.data).expect("the receiver has parsed it");
-        if data["merchant_id"] != self.merchant.as_str() {
+        // An award says it in its basis.
+        let is_of_ours = |said: &Value| said["merchant_id"] == self.merchant.as_str();
+        if !is_of_ours(&data) && !is_of_ours(&data["basis"]) {
             return;
         }
         let mut events = self.events.lock().expect("not poisoned");

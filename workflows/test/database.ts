@@ -164,8 +164,6 @@ export class Database {
     const asOf = this.#asOf++;
     const data: JsonObject = {
       purchase_id: id,
-      user_id: basis["user_id"] ?? null,
-      merchant_id: basis["merchant_id"] ?? null,
       effect_key: `award:${id}`,
       target_points: String(points),
       program_rev: rule.rev ?? 1,
@@ -197,5 +195,5 @@ export class Database {
 }
 
 export function event(name: string, id: string, data: JsonObject): SentEvent {
-  return { id, name, ts: Date.now() - 1, v: "2026-11-21.2", data };
+  return { id, name, ts: Date.now() - 1, v: "2026-11-22.1", data };
 }

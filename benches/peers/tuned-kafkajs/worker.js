@@ -34,11 +34,9 @@ function eventOf(message) {
     id: `award-${purchase.id}`,
     name: 'loyalty/award.scheduled',
     ts: change.source.ts_ms,
-    v: '2026-11-21.2',
+    v: '2026-11-22.1',
     data: {
       purchase_id: purchase.id,
-      user_id: purchase.user_id,
-      merchant_id: purchase.merchant_id,
       effect_key: `award:purchase_ledger:${purchase.id}`,
       target_points: String(Math.floor(Number(purchase.final_amount) * RATE)),
       due_at: new Date(Date.parse(purchase.completed_at) + 30 * 86400000).toISOString(),

@@ -8,8 +8,6 @@ use jiff::Timestamp;
 pub(super) struct Award<'a> {
     #[serde(borrow)]
     pub(super) purchase_id: Cow<'a, str>,
-    pub(super) user_id: Cow<'a, str>,
-    pub(super) merchant_id: Cow<'a, str>,
     pub(super) target_points: Cow<'a, str>,
     pub(super) due_at: Option<Cow<'a, str>>,
     /// The commit time of the change: with the purchase it names the change.
@@ -20,6 +18,8 @@ pub(super) struct Award<'a> {
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Basis<'a> {
     #[serde(borrow)]
+    pub(super) user_id: Cow<'a, str>,
+    pub(super) merchant_id: Cow<'a, str>,
     pub(super) final_amount: Cow<'a, str>,
     pub(super) refunded_amount: Cow<'a, str>,
     pub(super) status: Cow<'a, str>,

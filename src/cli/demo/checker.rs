@@ -188,7 +188,7 @@ impl Books {
         self.reads(Reader::Currency)?;
         let row = Ledger::Purchases.row_of(&event.purchase_id).ok_or("unknown purchase")?;
         let of = Of(Ledger::Purchases, row, Slot::Target);
-        self.belongs(of, &event.merchant_id, Some(&event.user_id))?;
+        self.belongs(of, &event.basis.merchant_id, Some(&event.basis.user_id))?;
         let amount = event
             .target_points
             .parse()
@@ -205,12 +205,16 @@ impl Books {
         });
         let target = Target { amount, due_us };
         self.converge(of, event.as_of_ms, target, id)?;
-        let is_new = amount > 0 && !self.samples.iter().any(|sample| sample.merchant == event.merchant_id);
+        let is_new = amount > 0
+            && !self
+                .samples
+                .iter()
+                .any(|sample| sample.merchant == event.basis.merchant_id);
         if row == STORY || (is_new && self.samples.len() < SAMPLES) {
             let text = |text: Cow<'_, str>| text.into_owned();
             let sample = Sample {
                 id: id.to_owned(),
-                merchant: text(event.merchant_id),
+                merchant: text(event.basis.merchant_id),
                 status: text(event.basis.status),
                 amount: text(event.basis.final_amount),
                 refunded: text(event.basis.refunded_amount),

@@ -62,8 +62,8 @@ fn award_data(purchase: &str, lsn: i64, points: i64) -> String {
         _ => format!(r#""due_at":"{}","#, jiff::Timestamp::from_microsecond(DAY_US).unwrap()),
     };
     format!(
-        r#"{{"effect_key":"award:{purchase}","purchase_id":"{purchase}","user_id":"u-00007","merchant_id":"m","target_points":"{points}",{due_at}
-            "as_of_ms":{lsn},"basis":{{"final_amount":"12.50","refunded_amount":"0.00","status":"completed"}}}}"#
+        r#"{{"effect_key":"award:{purchase}","purchase_id":"{purchase}","target_points":"{points}",{due_at}
+            "as_of_ms":{lsn},"basis":{{"user_id":"u-00007","merchant_id":"m","final_amount":"12.50","refunded_amount":"0.00","status":"completed"}}}}"#
     )
 }
 

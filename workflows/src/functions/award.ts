@@ -21,7 +21,7 @@ export function award({ inngest, ledger, limits, concurrency }: Context) {
       ],
       retries: RETRIES,
       // One step at a time a member: they would wait for each other's wallet lock anyway, on a connection each.
-      concurrency: [{ limit: concurrency }, { limit: 1, key: "event.data.merchant_id + '/' + event.data.user_id" }],
+      concurrency: [{ limit: concurrency }, { limit: 1, key: "event.data.basis.merchant_id + '/' + event.data.basis.user_id" }],
       // A backlog starts this many runs a second; those that sleep wake by the concurrency above.
       throttle: { limit: 100, period: "1s" },
     },

@@ -44,7 +44,7 @@ export async function ask<T>(call: () => Promise<T>): Promise<T> {
 }
 
 /** Version of every event's shape (schemas/inngest). */
-const EVENT_VERSION = "2026-11-21.2";
+const EVENT_VERSION = "2026-11-22.1";
 
 export interface OutgoingEvent {
   id: string;
