@@ -418,7 +418,8 @@ impl Purchase {
     }
 
     fn scheduled(&self, points: i64, due_at: &str, policy: &str) -> Value {
-        json!({"purchase_id": self.id, "effect_key": self.key(), "target_points": points.to_string(), "due_at": due_at, "program_rev": 1, "refund_policy": policy,
+        json!({"purchase_id": self.id, "effect_key": self.key(), "target_points": points.to_string(), "due_at": due_at,
+            "program_rev": 1, "refund_policy": policy,
             "basis": self.basis(), "as_of_ms": TS_MS, "reason": "due_now"})
     }
 

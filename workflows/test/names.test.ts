@@ -1,6 +1,7 @@
 // A second copy of what src/names.ts says: whoever changes an id or a step's name has to do it here as well, and to read
 // that runs which sleep for a month go by them.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { EVENTS } from "../src/names.ts";
 import { registration } from "../executor/protocol.ts";
@@ -61,12 +62,43 @@ test("the waits for a clock that is behind have a name as well", () =>
     assert.deepEqual(world.outcomes("award"), ["settled"]);
   }));
 
-test("ids, triggers and what ends a run are what Inngest has known from the first day", async () => {
+type Registered = { id: string; triggers: { event?: string }[]; concurrency?: { key?: string } | { key?: string }[] };
+
+/** What Inngest is told when the functions are registered. */
+function registered(): Registered[] {
   const quiet = log("error", () => {});
   const inngest = client(quiet, "http://127.0.0.1:1");
   const all = functions({ inngest, ledger: {} as never, limits: { maxSleepDays: 7, maxRunDays: 30 }, log: quiet, concurrency: 5 });
-  const configs = all.flatMap((fn) => fn["getConfig"]({ baseUrl: new URL("http://127.0.0.1/"), appPrefix: inngest.id }));
-  const found = registration(JSON.stringify({ functions: configs }));
+  return all.flatMap((fn) => fn["getConfig"]({ baseUrl: new URL("http://127.0.0.1/"), appPrefix: inngest.id }));
+}
+
+type Shape = { required?: string[]; properties?: Record<string, Shape>; oneOf?: Shape[] };
+
+/** Whether every event of this shape has it. */
+function carries(shape: Shape | undefined, [field, ...rest]: string[]): boolean {
+  if (field === undefined || shape === undefined) return shape !== undefined;
+  if (shape.oneOf !== undefined) return shape.oneOf.every((one) => carries(one, [field, ...rest]));
+  return shape.required?.includes(field) === true && carries(shape.properties?.[field], rest);
+}
+
+test("what a concurrency key names is in every event that starts the function", () => {
+  let named = 0;
+  for (const { id, triggers, concurrency } of registered()) {
+    const keys = [concurrency ?? []].flat().flatMap(({ key }) => key ?? []);
+    for (const name of triggers.flatMap(({ event }) => event ?? [])) {
+      const file = new URL(`../../schemas/inngest/${name.replace("/", ".")}.schema.json`, import.meta.url);
+      const schema: Shape = JSON.parse(readFileSync(file, "utf8"));
+      for (const [path] of keys.join(" ").matchAll(/(?<=\bevent\.)\w+(\.\w+)*/g)) {
+        assert.ok(carries(schema, path.split(".")), `${id}: ${name} has no ${path}`);
+        named++;
+      }
+    }
+  }
+  assert.equal(named, 11, "merchant and member in each of five events, a key of its own in the sixth");
+});
+
+test("ids, triggers and what ends a run are what Inngest has known from the first day", async () => {
+  const found = registration(JSON.stringify({ functions: registered() }));
   const newer = "event.data.purchase_id == async.data.purchase_id && async.data.as_of_ms > event.data.as_of_ms";
   assert.deepEqual(
     found.map(({ id, triggers, cancel, retries }) => ({ id, triggers, cancel, retries })),
